@@ -1,0 +1,108 @@
+//! The auction that finds the agent of one task.
+
+use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    choice,
+    id::{AuctionId, BidId, TaskId, UserId},
+    money::Amount,
+    text::Words,
+    time::Timestamp,
+};
+
+choice! {
+    /// The states of an auction.
+    Status {
+        /// Takes bids.
+        Open = "OPEN",
+        /// Has a winner.
+        Awarded = "AWARDED",
+        /// Closed without an eligible bid.
+        Expired = "EXPIRED",
+        /// Called off by the requester.
+        Cancelled = "CANCELLED",
+    }
+}
+
+choice! {
+    /// What the winner is paid.
+    Kind {
+        /// Its own price.
+        FirstPrice = "FIRST_PRICE",
+        /// The highest price at which it would still have won.
+        SecondPrice = "SECOND_PRICE",
+    }
+}
+
+choice! {
+    /// Who sees bids while the auction is open.
+    Visibility {
+        /// Only the bidder sees a bid; everybody sees how many there are.
+        Sealed = "SEALED",
+        /// Everybody sees every bid.
+        Open = "OPEN",
+    }
+}
+
+choice! {
+    /// Who picks the winner when bidding ends.
+    AwardMode {
+        /// The best score wins at the close.
+        Automatic = "AUTOMATIC",
+        /// The requester awards, to the best score or to a named bid.
+        Manual = "MANUAL",
+    }
+}
+
+/// A row of `auctions`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, DeriveEntityModel)]
+#[sea_orm(table_name = "auctions")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: AuctionId,
+    /// Unique: a task has one auction.
+    #[sea_orm(unique)]
+    pub task_id: TaskId,
+    pub requester_id: UserId,
+    pub status: Status,
+    pub kind: Kind,
+    pub visibility: Visibility,
+    pub award_mode: AwardMode,
+    /// The budget B of the score formula.
+    pub budget: Amount,
+    /// The highest price that a bid may name; at most the budget.
+    pub max_price: Amount,
+    /// The highest price at which the requester buys, told to nobody before the close.
+    pub reserve_price: Option<Amount>,
+    /// The least reputation of a bidder, in basis points.
+    pub min_reputation: i32,
+    /// The weight of the price in basis points; with `reputation_weight` it makes 10,000.
+    pub price_weight: i32,
+    pub reputation_weight: i32,
+    pub capabilities: Words,
+    /// Bids at or after this instant are refused.
+    pub closes_at: Timestamp,
+    /// Closes as soon as this many agents have a live bid.
+    pub close_after_bids: Option<i32>,
+    /// An OPEN auction's close moves to this many milliseconds after a bid that comes within them of it; 0 switches it off.
+    pub soft_close_ms: i64,
+    /// How often the close was moved.
+    pub extensions: i32,
+    /// The order number of the next bid, counted under the row's lock.
+    pub next_seq: i32,
+    /// Live bids.
+    pub bid_count: i32,
+    pub winning_bid_id: Option<BidId>,
+    /// What the winner is paid.
+    pub clearing_price: Option<Amount>,
+    /// When the sweeper must act: the close, or the end of the time for a manual award; empty once closed.
+    pub deadline_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub closed_at: Option<Timestamp>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,58 @@
+//! One movement of credits from one account to another. Never changed, never deleted.
+
+use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    choice,
+    id::{AccountId, BatchId, ChannelId, TaskId, TransferId},
+    money::Amount,
+    time::Timestamp,
+};
+
+choice! {
+    /// Why credits moved.
+    Kind {
+        /// From the world outside into a wallet.
+        Issue = "ISSUE",
+        /// From a wallet to the world outside.
+        Redeem = "REDEEM",
+        /// A budget set aside for a task.
+        Hold = "HOLD",
+        /// The price of an award, from the task's budget into its channel.
+        Escrow = "ESCROW",
+        /// What a hold did not need, back to the payer.
+        Release = "RELEASE",
+        /// A deposit back to the payer because the work failed.
+        Refund = "REFUND",
+        /// Earnings of an agent.
+        Payout = "PAYOUT",
+        /// The platform's share of a payout.
+        Fee = "FEE",
+    }
+}
+
+/// A row of `transfers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, DeriveEntityModel)]
+#[sea_orm(table_name = "transfers")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: TransferId,
+    pub batch_id: BatchId,
+    pub kind: Kind,
+    /// The account that the credits leave.
+    pub debit_id: AccountId,
+    /// The account that the credits reach.
+    pub credit_id: AccountId,
+    pub amount: Amount,
+    pub task_id: Option<TaskId>,
+    pub channel_id: Option<ChannelId>,
+    /// The paper trail outside of an issue or a redemption; unique for each kind.
+    pub reference: Option<String>,
+    pub created_at: Timestamp,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

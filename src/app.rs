@@ -1,0 +1,1 @@
+//! What the process owns, built once from the configuration.

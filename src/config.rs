@@ -1,0 +1,234 @@
+//! Every setting of the program with its default. Where the values come from (flags, environment, files) is the command
+//! line's business; what they mean is said here.
+
+use std::{path::PathBuf, time::Duration};
+
+/// How the database is reached.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// `postgres://…`, or `sqlite:PATH` for the embedded database.
+    pub url: String,
+    /// Connections to PostgreSQL, or readers of SQLite, which has one writer besides.
+    pub max_connections: u32,
+    /// How long an operation may wait for a connection.
+    pub acquire_timeout: Duration,
+    /// How long PostgreSQL works on one statement before it gives up.
+    pub statement_timeout: Duration,
+}
+
+impl Storage {
+    /// The defaults for a database at `url`.
+    #[must_use]
+    pub fn at(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            max_connections: 12,
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The market's terms: what verbs may assume about money and time.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The platform's share of a payout in basis points, rounded down; the remainder is the agent's.
+    pub fee_bps: u16,
+    /// How long an auction with `closesIn` may at most take bids.
+    pub max_auction: Duration,
+    /// How long a requester of a MANUAL auction has to award after the close before the auction expires.
+    pub manual_award_window: Duration,
+    /// How often a soft close may move the close.
+    pub max_extensions: i32,
+    /// Live bids that one auction takes at most.
+    pub max_bids: i32,
+    /// Hosted agents that bid by themselves when an auction opens, best expected score first.
+    pub max_auto_bids: u64,
+    /// How long a winner may take to start when the task does not say.
+    pub start_timeout: Duration,
+    /// The wall-clock limit of one attempt when the task does not say, and the most that it may say.
+    pub run_timeout: Duration,
+    pub max_run_timeout: Duration,
+    /// How often work is tried when the fault is ours and the task does not say, and the most that it may say.
+    pub max_attempts: i32,
+    /// How long a worker owns what it claimed without a heartbeat.
+    pub lease: Duration,
+    /// The first pause before a retry; it doubles with every attempt, with full jitter.
+    pub retry_base: Duration,
+    /// Bytes of a task's input at most.
+    pub max_input_bytes: usize,
+    /// Bytes of a module at most.
+    pub max_module_bytes: usize,
+    /// How long after the settlement a payer may rate.
+    pub rating_window: Duration,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            fee_bps: 0,
+            max_auction: Duration::from_secs(30 * 24 * 3600),
+            manual_award_window: Duration::from_secs(24 * 3600),
+            max_extensions: 10,
+            max_bids: 1_000,
+            max_auto_bids: 20,
+            start_timeout: Duration::from_secs(60),
+            run_timeout: Duration::from_secs(10),
+            max_run_timeout: Duration::from_secs(300),
+            max_attempts: 3,
+            lease: Duration::from_secs(30),
+            retry_base: Duration::from_millis(500),
+            max_input_bytes: 256 * 1024,
+            max_module_bytes: 8 * 1024 * 1024,
+            rating_window: Duration::from_secs(14 * 24 * 3600),
+        }
+    }
+}
+
+/// Sign-in and tokens.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// The `iss` of access tokens.
+    pub issuer: String,
+    /// The `aud` of access tokens.
+    pub audience: String,
+    /// How long an access token is good.
+    pub access_ttl: Duration,
+    /// How long a session may be renewed.
+    pub session_ttl: Duration,
+    /// How long a spent refresh token still gets its one successor: the answer may have been lost on the way.
+    pub refresh_grace: Duration,
+    /// argon2id memory in KiB, passes and lanes; the default is the OWASP minimum.
+    pub argon2: (u32, u32, u32),
+    /// Wrong passwords in a row before an account is locked.
+    pub max_failed_logins: i32,
+    /// How long the first lock lasts; it doubles with every further wrong password, up to an hour.
+    pub lock_base: Duration,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            issuer: "zerostate".into(),
+            audience: "zerostate".into(),
+            access_ttl: Duration::from_secs(15 * 60),
+            session_ttl: Duration::from_secs(30 * 24 * 3600),
+            refresh_grace: Duration::from_secs(10),
+            argon2: (19_456, 2, 1),
+            max_failed_logins: 5,
+            lock_base: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a request may cost. The document limits are explained in `transport::guard`.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request body on `/graphql`.
+    pub body_bytes: usize,
+    /// Bytes of a GraphQL document.
+    pub document_bytes: usize,
+    /// Tokens of a document.
+    pub tokens: usize,
+    /// Depth of brackets of any kind, before parsing.
+    pub nesting: u32,
+    /// Depth of selections.
+    pub depth: u32,
+    /// Selected fields with fragments expanded.
+    pub fields: u64,
+    /// Aliases with fragments expanded.
+    pub aliases: u64,
+    /// Directives with fragments expanded.
+    pub directives: u64,
+    /// Fields at the root.
+    pub root_fields: u64,
+    /// The static cost of a query, where a list costs its `first` times its content.
+    pub complexity: usize,
+    /// How long one query or mutation may run.
+    pub execution: Duration,
+    /// Subscriptions on one socket.
+    pub operations_per_socket: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 512 * 1024,
+            document_bytes: 64 * 1024,
+            tokens: 4_000,
+            nesting: 64,
+            depth: 16,
+            fields: 2_000,
+            aliases: 200,
+            directives: 50,
+            root_fields: 30,
+            complexity: 20_000,
+            execution: Duration::from_secs(30),
+            operations_per_socket: 32,
+        }
+    }
+}
+
+/// How executors run.
+#[derive(Clone, Debug)]
+pub struct Execution {
+    /// Guests that run at the same time in this process.
+    pub concurrency: usize,
+    /// Bytes of linear memory of one guest.
+    pub memory_bytes: usize,
+    /// Units of fuel of one attempt.
+    pub fuel: u64,
+    /// Bytes that a guest may write to standard output.
+    pub output_bytes: usize,
+    /// Bytes of standard error that are kept.
+    pub log_bytes: usize,
+}
+
+impl Default for Execution {
+    fn default() -> Self {
+        Self {
+            concurrency: 4,
+            memory_bytes: 64 * 1024 * 1024,
+            fuel: 2_000_000_000,
+            output_bytes: 1024 * 1024,
+            log_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the embedded database, the keys and the modules lie.
+    pub data: PathBuf,
+    pub storage: Storage,
+    /// Where modules are stored: a folder, or `s3://bucket/prefix`.
+    pub modules_url: String,
+    pub terms: Terms,
+    pub auth: Auth,
+    pub limits: Limits,
+    pub execution: Execution,
+    /// How often the sweeper looks for what is due.
+    pub sweep_interval: Duration,
+    /// Origins of browsers that may call; none but our own pages by default.
+    pub cors_origins: Vec<String>,
+}
+
+impl Config {
+    /// The defaults over a data folder with the embedded database in it.
+    #[must_use]
+    pub fn in_folder(data: impl Into<PathBuf>) -> Self {
+        let data = data.into();
+        Self {
+            storage: Storage::at(format!("sqlite:{}", data.join("zerostate.db").display())),
+            modules_url: data.join("modules").display().to_string(),
+            data,
+            terms: Terms::default(),
+            auth: Auth::default(),
+            limits: Limits::default(),
+            execution: Execution::default(),
+            sweep_interval: Duration::from_millis(200),
+            cors_origins: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Accounts, transfers, holds and the audit.

@@ -1,0 +1,3 @@
+//! The `zerostate` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Every metric, fed from committed events.

@@ -1,0 +1,432 @@
+//! The event log and its live feed.
+//!
+//! The log is the table `events`: a line is there if and only if its unit of work is. A line's [`Cursor`] is its place in the
+//! one order that every reader sees. On SQLite that is the row number. On PostgreSQL row numbers become visible out of order,
+//! because a transaction takes its number before it commits; there the place is the writing transaction's id and then the row
+//! number, and readers take only lines of transactions older than every transaction still running (`pg_snapshot_xmin`), so
+//! that nothing can appear behind a cursor. Units of work lock the subject that they decide on before their first write, so
+//! the lines of one subject are in the order in which things happened.
+//!
+//! ```text
+//! commit ─► Hub::committed ─┐
+//! NOTIFY from others ───────┼─► tailer reads the log ─► Topic ─► Follow (subscribe, replay, then live)
+//! slow poll ────────────────┘
+//! ```
+//!
+//! A [`Follow`] attaches to the live feed first, then reads the log from its cursor, then follows, dropping what it has seen.
+//! When it is too slow for the feed's bounded buffer it reads the log again from where it is: a slow reader costs a query,
+//! never an event and never memory.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use entity::{
+    event::{self, Kind, Payload},
+    id::{AgentId, AuctionId, ChannelId, Id, TaskId, UserId},
+};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Iterable, Statement, Value};
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use super::Store;
+use crate::error::{Error, Result};
+
+/// Lines that the live feed keeps for a subscriber that is busy.
+const FEED_BUFFER: usize = 256;
+/// Lines that one read of the log takes.
+const PAGE: u64 = 200;
+/// How long the tailer sleeps when nobody wakes it.
+const POLL: Duration = Duration::from_millis(500);
+/// How soon the tailer looks again for a line that is committed but still behind a running transaction.
+const RECHECK: Duration = Duration::from_millis(3);
+/// How often it looks again before it leaves the line to the slow poll.
+const RECHECKS: u32 = 200;
+/// The channel of PostgreSQL notifications between instances.
+const CHANNEL: &str = "zerostate_events";
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor {
+    transaction: i64,
+    row: i64,
+}
+
+/// A text that is no cursor of this log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a cursor of this event log")]
+pub struct InvalidCursor;
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(format!("e1.{}.{}", self.transaction, self.row)))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> std::result::Result<Self, InvalidCursor> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
+        let text = String::from_utf8(bytes).map_err(|_| InvalidCursor)?;
+        let (transaction, row) = text.strip_prefix("e1.").and_then(|rest| rest.split_once('.')).ok_or(InvalidCursor)?;
+        let number = |digits: &str| digits.parse().ok().filter(|number| *number >= 0).ok_or(InvalidCursor);
+        Ok(Self { transaction: number(transaction)?, row: number(row)? })
+    }
+}
+
+/// What a unit of work says that it did. The instant and the actor are the work's.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub kind: Kind,
+    pub auction_id: Option<AuctionId>,
+    pub task_id: Option<TaskId>,
+    pub channel_id: Option<ChannelId>,
+    pub agent_id: Option<AgentId>,
+    pub payer_id: Option<UserId>,
+    pub owner_id: Option<UserId>,
+    pub payload: Payload,
+}
+
+impl Event {
+    /// An event of a kind, about nothing yet.
+    #[must_use]
+    pub fn new(kind: Kind, payload: Payload) -> Self {
+        Self {
+            kind,
+            payload,
+            auction_id: None,
+            task_id: None,
+            channel_id: None,
+            agent_id: None,
+            payer_id: None,
+            owner_id: None,
+        }
+    }
+}
+
+/// One line of the log with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub cursor: Cursor,
+    pub event: event::Model,
+}
+
+/// What a subscription is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// One auction.
+    Auction(AuctionId),
+    /// One task.
+    Task(TaskId),
+    /// One agent.
+    Agent(AgentId),
+    /// Everything that names the user as payer or as the agent's owner.
+    User(UserId),
+    /// Every public line.
+    Market,
+}
+
+impl Topic {
+    /// The topics that a line belongs to.
+    fn of(event: &event::Model) -> impl Iterator<Item = Self> {
+        let owner = event.owner_id.filter(|owner| event.payer_id != Some(*owner));
+        [
+            event.auction_id.map(Self::Auction),
+            event.task_id.map(Self::Task),
+            event.agent_id.map(Self::Agent),
+            event.payer_id.map(Self::User),
+            owner.map(Self::User),
+            event.kind.is_public().then_some(Self::Market),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// The condition of the topic in SQL, with its values appended to `values`.
+    fn condition(self, values: &mut Vec<Value>, backend: DbBackend) -> String {
+        let mut bind = |uuid: uuid::Uuid| {
+            values.push(uuid.into());
+            placeholder(backend, values.len())
+        };
+        match self {
+            Self::Auction(id) => format!("auction_id = {}", bind(id.uuid())),
+            Self::Task(id) => format!("task_id = {}", bind(id.uuid())),
+            Self::Agent(id) => format!("agent_id = {}", bind(id.uuid())),
+            Self::User(id) => format!("(payer_id = {} OR owner_id = {})", bind(id.uuid()), bind(id.uuid())),
+            Self::Market => {
+                let public: Vec<String> =
+                    Kind::iter().filter(|kind| kind.is_public()).map(|kind| format!("'{}'", kind.name())).collect();
+                format!("kind IN ({})", public.join(", "))
+            }
+        }
+    }
+}
+
+fn placeholder(backend: DbBackend, number: usize) -> String {
+    if backend == DbBackend::Sqlite { "?".to_owned() } else { format!("${number}") }
+}
+
+/// The live feed of one process.
+#[derive(Debug)]
+pub(super) struct Hub {
+    state: Mutex<State>,
+    wake: Notify,
+    newest: AtomicI64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    position: Cursor,
+    newest_row: i64,
+    topics: HashMap<Topic, broadcast::Sender<Arc<Line>>>,
+    closed: bool,
+}
+
+impl Hub {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::default(), wake: Notify::new(), newest: AtomicI64::new(0) }
+    }
+
+    /// Says that this process committed lines up to row `row`.
+    pub(super) fn committed(&self, row: i64) {
+        self.newest.fetch_max(row, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn route(&self, lines: Vec<Line>) {
+        let mut state = self.state();
+        for line in lines {
+            state.position = line.cursor;
+            state.newest_row = state.newest_row.max(line.cursor.row);
+            let line = Arc::new(line);
+            for topic in Topic::of(&line.event) {
+                // A topic without receivers is forgotten; sending fails in no other case.
+                if state.topics.get(&topic).is_some_and(|sender| sender.send(Arc::clone(&line)).is_err()) {
+                    state.topics.remove(&topic);
+                }
+            }
+        }
+    }
+
+    fn subscribe(&self, topic: Topic) -> (Cursor, Option<broadcast::Receiver<Arc<Line>>>) {
+        let mut state = self.state();
+        let receiver = (!state.closed)
+            .then(|| state.topics.entry(topic).or_insert_with(|| broadcast::channel(FEED_BUFFER).0).subscribe());
+        (state.position, receiver)
+    }
+
+    fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.topics.clear();
+    }
+}
+
+/// A subscription to one topic: everything after a cursor, in order, once each, and then what comes.
+#[derive(Debug)]
+pub struct Follow {
+    store: Store,
+    topic: Topic,
+    last: Cursor,
+    receiver: Option<broadcast::Receiver<Arc<Line>>>,
+    replayed: VecDeque<Arc<Line>>,
+    replaying: bool,
+}
+
+impl Follow {
+    /// The next line; `None` when the process shuts down.
+    pub async fn next(&mut self) -> Option<Result<Arc<Line>>> {
+        loop {
+            if let Some(line) = self.replayed.pop_front() {
+                self.last = line.cursor;
+                return Some(Ok(line));
+            }
+            if self.replaying {
+                match self.store.lines(Some(self.topic), Some(self.last), PAGE).await {
+                    Ok(lines) => {
+                        self.replaying = !lines.is_empty();
+                        self.replayed.extend(lines.into_iter().map(Arc::new));
+                    }
+                    Err(error) => return Some(Err(error)),
+                }
+                continue;
+            }
+            match self.receiver.as_mut()?.recv().await {
+                Ok(line) if line.cursor > self.last => {
+                    self.last = line.cursor;
+                    return Some(Ok(line));
+                }
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => self.replaying = true,
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Follows a topic: from `after` on, or from now.
+    #[must_use]
+    pub fn follow(&self, topic: Topic, after: Option<Cursor>) -> Follow {
+        let (position, receiver) = self.0.hub.subscribe(topic);
+        Follow {
+            store: self.clone(),
+            topic,
+            last: after.unwrap_or(position),
+            receiver,
+            replayed: VecDeque::new(),
+            replaying: after.is_some(),
+        }
+    }
+
+    /// Reads the log: lines of a topic, or all, behind `after`, oldest first, `limit` at most.
+    pub async fn lines(&self, topic: Option<Topic>, after: Option<Cursor>, limit: u64) -> Result<Vec<Line>> {
+        let backend = self.0.backend;
+        let after = after.unwrap_or_default();
+        let mut values: Vec<Value> = Vec::new();
+        let mut conditions = Vec::new();
+        let (place, order) = if backend == DbBackend::Sqlite {
+            values.push(after.row.into());
+            conditions.push("id > ?".to_owned());
+            ("0", "id")
+        } else {
+            values.push(after.transaction.to_string().into());
+            values.push(after.row.into());
+            conditions.push("(xid, id) > (CAST(CAST($1 AS text) AS xid8), $2)".to_owned());
+            conditions.push("xid < pg_snapshot_xmin(pg_current_snapshot())".to_owned());
+            ("CAST(CAST(xid AS text) AS bigint)", "xid, id")
+        };
+        if let Some(topic) = topic {
+            conditions.push(topic.condition(&mut values, backend));
+        }
+        let sql = format!(
+            "SELECT {place} AS place, id, kind, auction_id, task_id, channel_id, agent_id, payer_id, owner_id, actor_id, \
+             payload, occurred_at FROM events WHERE {} ORDER BY {order} LIMIT {limit}",
+            conditions.join(" AND "),
+        );
+        let rows = self.read().query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+        rows.iter()
+            .map(|row| {
+                let event = event::Model::from_query_result(row, "")?;
+                let cursor = Cursor { transaction: row.try_get("", "place")?, row: event.id };
+                Ok(Line { cursor, event })
+            })
+            .collect()
+    }
+
+    /// The place of the newest line that readers see.
+    pub async fn head(&self) -> Result<Cursor> {
+        let sql = if self.0.backend == DbBackend::Sqlite {
+            "SELECT CAST(0 AS BIGINT) AS place, id FROM events ORDER BY id DESC LIMIT 1"
+        } else {
+            "SELECT CAST(CAST(xid AS text) AS bigint) AS place, id FROM events \
+             WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC, id DESC LIMIT 1"
+        };
+        match self.read().query_one_raw(Statement::from_string(self.0.backend, sql)).await? {
+            Some(row) => Ok(Cursor { transaction: row.try_get("", "place")?, row: row.try_get("", "id")? }),
+            None => Ok(Cursor::default()),
+        }
+    }
+
+    /// Reads the log for all subscriptions of this process until `stop`, then ends them. One such task runs in a process.
+    pub async fn tail(&self, stop: CancellationToken) -> Result<()> {
+        self.0.hub.state().position = self.head().await?;
+        let mut rechecks = 0;
+        let mut told = 0;
+        while !stop.is_cancelled() {
+            let newest = self.0.hub.newest.load(Ordering::SeqCst);
+            let behind = match self.pump().await {
+                Ok(()) => newest > self.0.hub.state().newest_row && rechecks < RECHECKS,
+                Err(error) => {
+                    tracing::warn!(%error, "the event log could not be read; trying again");
+                    false
+                }
+            };
+            if newest > told {
+                told = newest;
+                self.notify_others().await;
+            }
+            rechecks = if behind { rechecks + 1 } else { 0 };
+            let pause = if behind { RECHECK } else { POLL };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.0.hub.wake.notified(), if !behind => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.0.hub.close();
+        Ok(())
+    }
+
+    async fn pump(&self) -> Result<()> {
+        loop {
+            let position = self.0.hub.state().position;
+            let lines = self.lines(None, Some(position), PAGE).await?;
+            if lines.is_empty() {
+                return Ok(());
+            }
+            self.0.hub.route(lines);
+        }
+    }
+
+    /// Wakes the tailers of other instances. Sent outside of units of work, because a notification inside a transaction makes
+    /// every commit of the database wait its turn.
+    async fn notify_others(&self) {
+        if self.0.backend == DbBackend::Sqlite {
+            return;
+        }
+        if let Err(error) = self.0.writer.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await {
+            tracing::warn!(%error, "other instances could not be notified; they will poll");
+        }
+    }
+
+    /// Wakes the tailer whenever another instance has news, until `stop`. On SQLite there is no other instance.
+    pub async fn listen(&self, stop: CancellationToken) -> Result<()> {
+        if self.0.backend == DbBackend::Sqlite {
+            return Ok(());
+        }
+        let pool = self.0.writer.get_postgres_connection_pool();
+        let mut listener = sqlx::postgres::PgListener::connect_with(pool).await.map_err(Error::internal)?;
+        listener.listen(CHANNEL).await.map_err(Error::internal)?;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                received = listener.recv() => {
+                    // The listener connects again by itself; what it missed meanwhile, the slow poll finds.
+                    if let Err(error) = received {
+                        tracing::warn!(%error, "notifications of other instances are interrupted");
+                        tokio::time::sleep(POLL).await;
+                    }
+                    self.0.hub.wake.notify_one();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_round_trips_and_nothing_else_is_one() {
+        let cursor = Cursor { transaction: 7, row: 42 };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for bad in ["", "x", "ZTEuMS4", "ZTEuLTEuMg", "ZTIuMS4y"] {
+            assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The unit of work and the event log: the one place that begins, commits and announces.
+//!
+//! ```text
+//! Store::write ─► begin ─► verb(&mut Work) ─► events ─► commit ─► announce
+//!                            └─ Err ─► rollback: nothing happened
+//! ```
+//!
+//! What must always hold: a verb's effects, its events and its idempotency record become visible together or not at all; an
+//! event is announced only after it is durable; on SQLite there is one writer, which takes the write lock as it begins; on
+//! PostgreSQL writers lock the rows they decide on, in the order auction, task, channel, hold, accounts by ascending id.
+
+mod clock;
+mod events;
+mod once;
+mod work;
+
+use std::{
+    str::FromStr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use entity::event;
+use migration::{Migrator, MigratorTrait};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector,
+    TransactionOptions, TransactionTrait,
+};
+use sqlx::{
+    Connection, Executor,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+pub use clock::{Clock, Entropy};
+pub use events::{Cursor, Event, Follow, InvalidCursor, Line, Topic};
+pub use once::{Answer, Once, OnceRefused};
+pub use work::{Work, derived_uuid};
+
+use crate::{
+    caller::Caller,
+    config::{Storage, Terms},
+    error::{Error, Result},
+};
+
+/// A prepared statement is kept for each of this many texts on a connection.
+const STATEMENT_CACHE: usize = 512;
+/// A connection that was idle for longer is tried before it is used.
+const IDLE_BEFORE_PING: Duration = Duration::from_secs(30);
+/// The key of the advisory lock under which PostgreSQL is migrated.
+const MIGRATION_LOCK: i64 = 0x7a65_726f_7374;
+
+/// The database with what every unit of work needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+type CommitHook = Box<dyn Fn(&[event::Model]) + Send + Sync>;
+
+struct Inner {
+    writer: DatabaseConnection,
+    reader: DatabaseConnection,
+    backend: DbBackend,
+    clock: Clock,
+    entropy: Entropy,
+    terms: Terms,
+    hub: events::Hub,
+    on_commit: OnceLock<CommitHook>,
+    statements: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("backend", &self.0.backend).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database. It is not migrated yet; see [`Store::migrate`].
+    pub async fn connect(storage: &Storage, terms: Terms, clock: Clock, entropy: Entropy) -> Result<Self> {
+        let statements = Arc::new(AtomicU64::new(0));
+        let (mut writer, mut reader) = if let Some(path) = storage.url.strip_prefix("sqlite:") {
+            connect_sqlite(path, storage).await?
+        } else if storage.url.starts_with("postgres:") || storage.url.starts_with("postgresql:") {
+            let connection = connect_postgres(storage).await?;
+            (connection.clone(), connection)
+        } else {
+            return Err(Error::invalid("databaseUrl", "must start with sqlite: or postgres:"));
+        };
+        for connection in [&mut writer, &mut reader] {
+            let statements = Arc::clone(&statements);
+            connection.set_metric_callback(move |_| {
+                statements.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        let backend = writer.get_database_backend();
+        let hub = events::Hub::new();
+        let on_commit = OnceLock::new();
+        Ok(Self(Arc::new(Inner { writer, reader, backend, clock, entropy, terms, hub, on_commit, statements })))
+    }
+
+    /// Brings the schema up to date. Several processes may call this at once on PostgreSQL; one does it, the others wait.
+    pub async fn migrate(&self) -> Result<()> {
+        if self.0.backend == DbBackend::Sqlite {
+            return Ok(Migrator::up(&self.0.writer, None).await?);
+        }
+        let pool = self.0.writer.get_postgres_connection_pool();
+        let mut lock = pool.acquire().await.map_err(Error::internal)?;
+        sqlx::query("SELECT pg_advisory_lock($1)")
+            .bind(MIGRATION_LOCK)
+            .execute(&mut *lock)
+            .await
+            .map_err(Error::internal)?;
+        let migrated = Migrator::up(&self.0.writer, None).await;
+        sqlx::query("SELECT pg_advisory_unlock($1)")
+            .bind(MIGRATION_LOCK)
+            .execute(&mut *lock)
+            .await
+            .map_err(Error::internal)?;
+        Ok(migrated?)
+    }
+
+    /// The names of the migrations that this program has and the database has not.
+    pub async fn pending_migrations(&self) -> Result<Vec<String>> {
+        let pending = Migrator::get_pending_migrations(&self.0.writer).await?;
+        Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
+    }
+
+    /// Takes back the newest `steps` migrations.
+    pub async fn migrate_down(&self, steps: u32) -> Result<()> {
+        Ok(Migrator::down(&self.0.writer, Some(steps)).await?)
+    }
+
+    /// The connection for reading outside a unit of work.
+    #[must_use]
+    pub fn read(&self) -> &DatabaseConnection {
+        &self.0.reader
+    }
+
+    /// Which database this is.
+    #[must_use]
+    pub fn backend(&self) -> DbBackend {
+        self.0.backend
+    }
+
+    /// The clock that every unit of work takes its instant from.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// The source of ids and secrets.
+    #[must_use]
+    pub fn entropy(&self) -> &Entropy {
+        &self.0.entropy
+    }
+
+    /// The terms of the market.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        &self.0.terms
+    }
+
+    /// How many statements this process has sent so far, for tests that bound them.
+    #[must_use]
+    pub fn statements(&self) -> u64 {
+        self.0.statements.load(Ordering::Relaxed)
+    }
+
+    /// Registers the one listener that sees every batch of events right after this process committed it.
+    pub fn on_commit(&self, hook: impl Fn(&[event::Model]) + Send + Sync + 'static) -> Result<()> {
+        self.0.on_commit.set(Box::new(hook)).map_err(|_| Error::internal("the commit hook is set already"))
+    }
+
+    /// Runs `verb` as one unit of work: all of it happens, and is announced, or nothing.
+    pub async fn write<T>(&self, caller: Caller, verb: impl AsyncFnOnce(&mut Work) -> Result<T>) -> Result<T> {
+        let mut work = self.begin(caller).await?;
+        match verb(&mut work).await {
+            Ok(value) => {
+                work.commit().await?;
+                Ok(value)
+            }
+            Err(error) => {
+                work.rollback().await?;
+                Err(error)
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that may begin a transaction")]
+    async fn begin(&self, caller: Caller) -> Result<Work> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let tx = self.0.writer.begin_with_options(options).await?;
+        Ok(Work::new(self.clone(), tx, caller))
+    }
+
+    fn announce(&self, events: &[event::Model]) {
+        let Some(newest) = events.iter().map(|event| event.id).max() else { return };
+        if let Some(hook) = self.0.on_commit.get() {
+            hook(events);
+        }
+        self.0.hub.committed(newest);
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        self.0.reader.execute_unprepared("SELECT 1").await?;
+        Ok(())
+    }
+}
+
+async fn connect_sqlite(path: &str, storage: &Storage) -> Result<(DatabaseConnection, DatabaseConnection)> {
+    let path = path.trim_start_matches("//");
+    if let Some(folder) = std::path::Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        tokio::fs::create_dir_all(folder).await.map_err(Error::internal)?;
+    }
+    let options = SqliteConnectOptions::from_str(&format!("sqlite:{path}"))
+        .map_err(Error::internal)?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        .statement_cache_capacity(STATEMENT_CACHE);
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .test_before_acquire(false)
+        .acquire_timeout(storage.acquire_timeout.saturating_mul(6))
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(options.clone())
+        .await
+        .map_err(Error::internal)?;
+    let reader = SqlitePoolOptions::new()
+        .max_connections(storage.max_connections)
+        .test_before_acquire(false)
+        .acquire_timeout(storage.acquire_timeout)
+        .connect_with(options.pragma("query_only", "ON"))
+        .await
+        .map_err(Error::internal)?;
+    Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(writer), SqlxSqliteConnector::from_sqlx_sqlite_pool(reader)))
+}
+
+async fn connect_postgres(storage: &Storage) -> Result<DatabaseConnection> {
+    let timeout = storage.statement_timeout.as_millis().to_string();
+    let options = PgConnectOptions::from_str(&storage.url)
+        .map_err(Error::internal)?
+        .application_name("zerostate")
+        .statement_cache_capacity(STATEMENT_CACHE)
+        .options([("statement_timeout", timeout.as_str()), ("idle_in_transaction_session_timeout", timeout.as_str())]);
+    let pool = PgPoolOptions::new()
+        .max_connections(storage.max_connections)
+        .acquire_timeout(storage.acquire_timeout)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move { Ok(meta.idle_for < IDLE_BEFORE_PING || connection.ping().await.is_ok()) })
+        })
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute("SET TIME ZONE 'UTC'").await.map(|_| ()) })
+        })
+        .connect_with(options)
+        .await
+        .map_err(Error::internal)?;
+    Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
+}

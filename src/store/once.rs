@@ -1,0 +1,141 @@
+//! Doing a thing once however often it is asked for: idempotency keys.
+//!
+//! The record is written in the transaction of the effect. A retry with the same key and the same input gets the first answer,
+//! refusals included; the same key with another input is refused. When two calls with one key run at the same time, the primary
+//! key of the record lets one of them commit, and the other undoes its work and answers what the first one did.
+
+use entity::{idempotency, text::JsonText};
+use sea_orm::{ActiveValue::Set, EntityTrait, SqlErr};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+use super::{Store, Work};
+use crate::{
+    caller::Caller,
+    error::{Error, Refusal, Result, refusals},
+};
+
+/// Characters of a key at most.
+const MAX_KEY: usize = 128;
+
+refusals! {
+    /// Why a key cannot be used.
+    OnceRefused {
+        /// The key was used for something else.
+        IdempotencyKeyReused = "This idempotency key was used with another input. Use a new key for a new intent.",
+    }
+}
+
+/// The key of one intent and what it intends.
+#[derive(Clone, Debug)]
+pub struct Once {
+    operation: &'static str,
+    key: String,
+    input_hash: String,
+}
+
+impl Once {
+    /// `input` is everything that makes this intent differ from another one; the key itself is not part of it.
+    pub fn new(operation: &'static str, key: &str, input: &impl Serialize) -> Result<Self> {
+        let printable = !key.is_empty() && key.len() <= MAX_KEY && key.bytes().all(|byte| byte.is_ascii_graphic());
+        if !printable {
+            return Err(Error::invalid("idempotencyKey", "must be 1 to 128 visible ASCII characters"));
+        }
+        let input_hash = hex::encode(Sha256::digest(serde_json::to_vec(input)?));
+        Ok(Self { operation, key: key.to_owned(), input_hash })
+    }
+}
+
+/// What came of a call, and whether it came of an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// The value of the first call.
+    pub value: T,
+    /// Whether this call found it done.
+    pub replayed: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Recorded {
+    Done(serde_json::Value),
+    Refused(Refusal),
+}
+
+impl Store {
+    /// Runs `verb` as one unit of work, unless this intent has been answered before; then answers the same again.
+    pub async fn write_once<T>(
+        &self,
+        caller: Caller,
+        once: Once,
+        verb: impl AsyncFnOnce(&mut Work) -> Result<T>,
+    ) -> Result<Answer<T>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let user = caller.user()?;
+        let mut work = self.begin(caller.clone()).await?;
+        if let Some(record) = find(&work, user, &once).await? {
+            work.rollback().await?;
+            return replay(&record, &once);
+        }
+        let outcome = match verb(&mut work).await {
+            Ok(value) => Ok(value),
+            Err(Error::Refused(refusal)) => {
+                work.rollback().await?;
+                work = self.begin(caller).await?;
+                Err(refusal)
+            }
+            Err(error) => {
+                work.rollback().await?;
+                return Err(error);
+            }
+        };
+        let recorded = match &outcome {
+            Ok(value) => Recorded::Done(serde_json::to_value(value)?),
+            Err(refusal) => Recorded::Refused(refusal.clone()),
+        };
+        let row = idempotency::ActiveModel {
+            user_id: Set(user),
+            operation: Set(once.operation.to_owned()),
+            key: Set(once.key.clone()),
+            input_hash: Set(once.input_hash.clone()),
+            answer: Set(JsonText(serde_json::to_string(&recorded)?)),
+            created_at: Set(work.now()),
+        };
+        match idempotency::Entity::insert(row).exec_without_returning(work.tx()).await {
+            Ok(_) => {
+                work.commit().await?;
+                let value = outcome.map_err(Error::Refused)?;
+                Ok(Answer { value, replayed: false })
+            }
+            Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+                work.rollback().await?;
+                let record = idempotency::Entity::find_by_id((user, once.operation.to_owned(), once.key.clone()))
+                    .one(&self.0.writer)
+                    .await?
+                    .ok_or(Error::Unavailable("An identical request was in progress; try again."))?;
+                replay(&record, &once)
+            }
+            Err(error) => {
+                work.rollback().await?;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+async fn find(work: &Work, user: entity::id::UserId, once: &Once) -> Result<Option<idempotency::Model>> {
+    let key = (user, once.operation.to_owned(), once.key.clone());
+    Ok(idempotency::Entity::find_by_id(key).one(work.tx()).await?)
+}
+
+fn replay<T: DeserializeOwned>(record: &idempotency::Model, once: &Once) -> Result<Answer<T>> {
+    if record.input_hash != once.input_hash {
+        return Err(OnceRefused::IdempotencyKeyReused.into());
+    }
+    match serde_json::from_str(&record.answer.0)? {
+        Recorded::Done(value) => Ok(Answer { value: serde_json::from_value(value)?, replayed: true }),
+        Recorded::Refused(refusal) => Err(Error::Refused(refusal)),
+    }
+}
