@@ -1,1 +1,2 @@
 //! Sellers of work.
+pub mod modules;

@@ -1,1 +1,2 @@
 //! The running of awarded work.
+pub mod sandbox;

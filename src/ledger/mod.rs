@@ -1,1 +1,492 @@
-//! Accounts, transfers, holds and the audit.
+//! Money: accounts, immutable transfers of two entries, and holds that are resolved exactly once.
+//!
+//! ```text
+//!            hold_budget            award                       settle
+//! USER ────────────────► ESCROW_TASK ──p──► ESCROW_CHANNEL ──┬──► AGENT   (payout)
+//!   ▲                        │                  │            └──► FEES    (fee)
+//!   └──── release (B−p) ─────┘                  │
+//!   └──── refund ──────────────────── void ─────┘
+//! ```
+//!
+//! What must always hold: the balances of all accounts sum to zero; none but `EXTERNAL` is below zero; a transfer has exactly two
+//! entries; an account's entries are numbered without a gap and end at its balance; an escrow account holds exactly its
+//! unresolved hold; a hold is resolved once. [`audit`] checks all of it. Only this module writes the ledger's tables.
+
+mod audit;
+pub mod rules;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use entity::{
+    account::{self, Kind},
+    entry,
+    event::{self, Payload},
+    hold, hold_resolution,
+    id::{AccountId, AgentId, BatchId, ChannelId, HoldId, Id, TaskId, TransferId, UserId},
+    money::Amount,
+    transfer, user,
+};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr,
+    sea_query::{Expr, OnConflict},
+};
+use uuid::Uuid;
+
+pub use audit::{Audit, Check, audit};
+use rules::{LedgerRefused, Leg, split_fee};
+
+use crate::{
+    error::{Error, Result},
+    store::{Event, Work, derived_uuid},
+};
+
+/// Over how many accounts the platform's fees are spread.
+const FEE_SHARDS: u8 = 16;
+/// Characters of an external reference at most.
+const MAX_REFERENCE: usize = 200;
+
+/// Names an account without looking it up: the id follows from what the account is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    kind: Kind,
+    owner: Uuid,
+    shard: u8,
+}
+
+impl Place {
+    /// The world outside.
+    pub const EXTERNAL: Self = Self { kind: Kind::External, owner: Uuid::nil(), shard: 0 };
+
+    /// A user's wallet.
+    #[must_use]
+    pub fn user(user: UserId) -> Self {
+        Self { kind: Kind::User, owner: user.uuid(), shard: 0 }
+    }
+
+    /// An agent's earnings.
+    #[must_use]
+    pub fn agent(agent: AgentId) -> Self {
+        Self { kind: Kind::Agent, owner: agent.uuid(), shard: 0 }
+    }
+
+    /// The budget of an open task.
+    #[must_use]
+    pub fn task(task: TaskId) -> Self {
+        Self { kind: Kind::EscrowTask, owner: task.uuid(), shard: 0 }
+    }
+
+    /// The deposit of a channel.
+    #[must_use]
+    pub fn channel(channel: ChannelId) -> Self {
+        Self { kind: Kind::EscrowChannel, owner: channel.uuid(), shard: 0 }
+    }
+
+    /// The fee account that a task's fee goes to.
+    #[must_use]
+    pub fn fees(task: TaskId) -> Self {
+        let [.., last] = task.uuid().into_bytes();
+        Self { kind: Kind::Fees, owner: Uuid::nil(), shard: last % FEE_SHARDS }
+    }
+
+    /// The account's id.
+    #[must_use]
+    pub fn id(self) -> AccountId {
+        AccountId(derived_uuid(&[b"account", self.kind.name().as_bytes(), self.owner.as_bytes(), &[self.shard]]))
+    }
+}
+
+/// One movement of credits and why. A movement of nothing is left out of the books.
+#[derive(Clone, Debug)]
+struct Movement {
+    kind: transfer::Kind,
+    from: Place,
+    to: Place,
+    amount: Amount,
+    task: Option<TaskId>,
+    channel: Option<ChannelId>,
+    reference: Option<String>,
+}
+
+/// Posts movements in order, all or none.
+async fn post(work: &mut Work, movements: &[Movement]) -> Result<BatchId> {
+    let movements: Vec<&Movement> = movements.iter().filter(|movement| !movement.amount.is_zero()).collect();
+    let batch: BatchId = work.fresh();
+    let mut accounts = lock_accounts(work, &movements).await?;
+    let legs: Vec<Leg> = movements
+        .iter()
+        .map(|movement| Leg { debit: movement.from.id(), credit: movement.to.id(), amount: movement.amount })
+        .collect();
+    let pairs = rules::apply(&mut accounts, &legs)?;
+
+    let now = work.now();
+    let mut transfers = Vec::with_capacity(movements.len());
+    let mut entries = Vec::with_capacity(movements.len() * 2);
+    for (movement, pair) in movements.iter().zip(pairs) {
+        let id: TransferId = work.fresh();
+        transfers.push(transfer::ActiveModel {
+            id: Set(id),
+            batch_id: Set(batch),
+            kind: Set(movement.kind),
+            debit_id: Set(movement.from.id()),
+            credit_id: Set(movement.to.id()),
+            amount: Set(movement.amount),
+            task_id: Set(movement.task),
+            channel_id: Set(movement.channel),
+            reference: Set(movement.reference.clone()),
+            created_at: Set(now),
+        });
+        entries.extend(pair.map(|side| entry::ActiveModel {
+            account_id: Set(side.account),
+            version: Set(side.version),
+            transfer_id: Set(id),
+            amount: Set(side.amount),
+            previous: Set(side.previous),
+            current: Set(side.current),
+            created_at: Set(now),
+        }));
+    }
+    let balances = accounts.into_values().map(|account| account::ActiveModel {
+        id: Set(account.id),
+        kind: Set(account.kind),
+        owner_id: Set(account.owner_id),
+        shard: Set(account.shard),
+        balance: Set(account.balance),
+        version: Set(account.version),
+        created_at: Set(account.created_at),
+    });
+    let update = OnConflict::column(account::Column::Id)
+        .update_columns([account::Column::Balance, account::Column::Version])
+        .to_owned();
+    account::Entity::insert_many(balances).on_conflict(update).exec_without_returning(work.tx()).await?;
+    transfer::Entity::insert_many(transfers).exec_without_returning(work.tx()).await?;
+    entry::Entity::insert_many(entries).exec_without_returning(work.tx()).await?;
+    Ok(batch)
+}
+
+/// Locks the accounts of all movements by ascending id, opening those that do not exist.
+async fn lock_accounts(work: &Work, movements: &[&Movement]) -> Result<BTreeMap<AccountId, account::Model>> {
+    let places: BTreeMap<AccountId, Place> =
+        movements.iter().flat_map(|movement| [movement.from, movement.to]).map(|place| (place.id(), place)).collect();
+    let mut accounts = select_for_update(work, places.keys().copied()).await?;
+    let missing: BTreeSet<AccountId> = places.keys().copied().filter(|id| !accounts.contains_key(id)).collect();
+    if missing.is_empty() {
+        return Ok(accounts);
+    }
+    let rows = missing.iter().filter_map(|id| places.get(id)).map(|place| account::ActiveModel {
+        id: Set(place.id()),
+        kind: Set(place.kind),
+        owner_id: Set(place.owner),
+        shard: Set(place.shard.into()),
+        balance: Set(0),
+        version: Set(0),
+        created_at: Set(work.now()),
+    });
+    let nothing = OnConflict::column(account::Column::Id).do_nothing().to_owned();
+    account::Entity::insert_many(rows).on_conflict(nothing).exec_without_returning(work.tx()).await?;
+    accounts.extend(select_for_update(work, missing.into_iter()).await?);
+    Ok(accounts)
+}
+
+async fn select_for_update(
+    work: &Work,
+    ids: impl Iterator<Item = AccountId>,
+) -> Result<BTreeMap<AccountId, account::Model>> {
+    let rows = account::Entity::find()
+        .filter(account::Column::Id.is_in(ids))
+        .order_by_asc(account::Column::Id)
+        .lock_exclusive()
+        .all(work.tx())
+        .await?;
+    Ok(rows.into_iter().map(|account| (account.id, account)).collect())
+}
+
+/// Brings credits from outside into a user's wallet. Administrators only; `reference` is the paper trail outside and is good for
+/// one issue.
+pub async fn issue(work: &mut Work, to: UserId, amount: Amount, reference: &str) -> Result<transfer::Model> {
+    external(work, transfer::Kind::Issue, to, amount, reference).await
+}
+
+/// Takes credits out of a user's wallet to the outside. Administrators only; `reference` is good for one redemption.
+pub async fn redeem(work: &mut Work, from: UserId, amount: Amount, reference: &str) -> Result<transfer::Model> {
+    external(work, transfer::Kind::Redeem, from, amount, reference).await
+}
+
+async fn external(
+    work: &mut Work,
+    kind: transfer::Kind,
+    user: UserId,
+    amount: Amount,
+    reference: &str,
+) -> Result<transfer::Model> {
+    work.caller().admin()?;
+    if amount.is_zero() {
+        return Err(Error::invalid("amount", "must be more than zero"));
+    }
+    let length = reference.chars().count();
+    if length == 0 || length > MAX_REFERENCE || reference.chars().any(char::is_control) {
+        return Err(Error::invalid("reference", "must be 1 to 200 characters"));
+    }
+    user::Entity::find_by_id(user).one(work.tx()).await?.ok_or(Error::NotFound("user"))?;
+    let used = transfer::Entity::find()
+        .filter(transfer::Column::Kind.eq(kind))
+        .filter(transfer::Column::Reference.eq(reference))
+        .one(work.tx())
+        .await?;
+    if used.is_some() {
+        return Err(LedgerRefused::ReferenceUsed.into());
+    }
+    let issues = kind == transfer::Kind::Issue;
+    let (from, to) = if issues { (Place::EXTERNAL, Place::user(user)) } else { (Place::user(user), Place::EXTERNAL) };
+    let reference = Some(reference.to_owned());
+    let movement = Movement { kind, from, to, amount, task: None, channel: None, reference };
+    let batch = post(work, &[movement]).await.map_err(reference_race)?;
+    let happened = if issues { event::Kind::CreditsIssued } else { event::Kind::CreditsRedeemed };
+    work.record(Event {
+        payer_id: Some(user),
+        ..Event::new(happened, Payload { amount: Some(amount), ..Payload::default() })
+    });
+    transfer::Entity::find()
+        .filter(transfer::Column::BatchId.eq(batch))
+        .one(work.tx())
+        .await?
+        .ok_or_else(|| Error::internal("a posted transfer is missing"))
+}
+
+/// Two issues with one reference at the same time: the constraint lets one in.
+fn reference_race(error: Error) -> Error {
+    match &error {
+        Error::Internal(source)
+            if source
+                .downcast_ref::<sea_orm::DbErr>()
+                .is_some_and(|error| matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))) =>
+        {
+            LedgerRefused::ReferenceUsed.into()
+        }
+        _ => error,
+    }
+}
+
+/// Sets `amount` of the payer's credits aside as the budget of a task.
+pub async fn hold_budget(work: &mut Work, payer: UserId, task: TaskId, amount: Amount) -> Result<hold::Model> {
+    hold_in(work, Place::task(task), payer, task, None, amount).await
+}
+
+/// Sets `amount` of the payer's credits aside as the deposit of a task's channel.
+pub async fn hold_deposit(
+    work: &mut Work,
+    payer: UserId,
+    task: TaskId,
+    channel: ChannelId,
+    amount: Amount,
+) -> Result<hold::Model> {
+    hold_in(work, Place::channel(channel), payer, task, Some(channel), amount).await
+}
+
+async fn hold_in(
+    work: &mut Work,
+    escrow: Place,
+    payer: UserId,
+    task: TaskId,
+    channel: Option<ChannelId>,
+    amount: Amount,
+) -> Result<hold::Model> {
+    let from = Place::user(payer);
+    let kind = transfer::Kind::Hold;
+    post(work, &[Movement { kind, from, to: escrow, amount, task: Some(task), channel, reference: None }]).await?;
+    insert_hold(work, escrow, from, task, amount).await
+}
+
+async fn insert_hold(
+    work: &mut Work,
+    escrow: Place,
+    payer: Place,
+    task: TaskId,
+    amount: Amount,
+) -> Result<hold::Model> {
+    let id: HoldId = work.fresh();
+    let row = hold::ActiveModel {
+        id: Set(id),
+        escrow_id: Set(escrow.id()),
+        payer_account_id: Set(payer.id()),
+        task_id: Set(task),
+        amount: Set(amount),
+        status: Set(hold::Status::Held),
+        created_at: Set(work.now()),
+    };
+    Ok(hold::Entity::insert(row).exec_with_returning(work.tx()).await?)
+}
+
+/// Moves the price of an award from the task's budget into a channel of its own and gives the rest of the budget back. The hold
+/// on the budget is resolved; the hold on the deposit is returned.
+pub async fn award(
+    work: &mut Work,
+    budget: HoldId,
+    payer: UserId,
+    task: TaskId,
+    channel: ChannelId,
+    price: Amount,
+) -> Result<hold::Model> {
+    let hold = lock_hold(work, budget).await?;
+    let rest = hold.amount.checked_sub(price).ok_or_else(|| Error::internal("the price is above the budget"))?;
+    let (from, payer) = (Place::task(task), Place::user(payer));
+    let batch = post(
+        work,
+        &[
+            Movement {
+                kind: transfer::Kind::Escrow,
+                from,
+                to: Place::channel(channel),
+                amount: price,
+                task: Some(task),
+                channel: Some(channel),
+                reference: None,
+            },
+            Movement {
+                kind: transfer::Kind::Release,
+                from,
+                to: payer,
+                amount: rest,
+                task: Some(task),
+                channel: None,
+                reference: None,
+            },
+        ],
+    )
+    .await?;
+    resolve(work, &hold, batch, price, rest).await?;
+    insert_hold(work, Place::channel(channel), payer, task, price).await
+}
+
+/// What a settlement did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// What the agent received.
+    pub agent: Amount,
+    /// What the platform received.
+    pub fee: Amount,
+    /// What went back to the payer.
+    pub returned: Amount,
+}
+
+/// Who a deposit belongs to and whom it may pay.
+#[derive(Clone, Copy, Debug)]
+pub struct Deposit {
+    pub hold: HoldId,
+    pub payer: UserId,
+    pub agent: AgentId,
+    pub task: TaskId,
+    pub channel: ChannelId,
+}
+
+/// Pays `amount` of a channel's deposit out, the platform's fee off it, and gives the rest back to the payer. With an amount of
+/// zero the whole deposit is refunded.
+pub async fn settle(work: &mut Work, deposit: Deposit, amount: Amount) -> Result<Settled> {
+    let hold = lock_hold(work, deposit.hold).await?;
+    let returned = hold.amount.checked_sub(amount).ok_or_else(|| Error::internal("more is paid than was deposited"))?;
+    let shares = split_fee(amount, work.terms().fee_bps);
+    let from = Place::channel(deposit.channel);
+    let leg = |kind, to, amount| Movement {
+        kind,
+        from,
+        to,
+        amount,
+        task: Some(deposit.task),
+        channel: Some(deposit.channel),
+        reference: None,
+    };
+    let batch = post(
+        work,
+        &[
+            leg(transfer::Kind::Payout, Place::agent(deposit.agent), shares.agent),
+            leg(transfer::Kind::Fee, Place::fees(deposit.task), shares.fee),
+            leg(transfer::Kind::Refund, Place::user(deposit.payer), returned),
+        ],
+    )
+    .await?;
+    resolve(work, &hold, batch, amount, returned).await?;
+    Ok(Settled { agent: shares.agent, fee: shares.fee, returned })
+}
+
+/// Gives the whole budget of a task back.
+pub async fn release_budget(work: &mut Work, budget: HoldId, payer: UserId, task: TaskId) -> Result<Amount> {
+    let hold = lock_hold(work, budget).await?;
+    let (from, to, amount) = (Place::task(task), Place::user(payer), hold.amount);
+    let kind = transfer::Kind::Release;
+    let movement = Movement { kind, from, to, amount, task: Some(task), channel: None, reference: None };
+    let batch = post(work, &[movement]).await?;
+    resolve(work, &hold, batch, Amount::ZERO, amount).await?;
+    Ok(amount)
+}
+
+async fn lock_hold(work: &Work, id: HoldId) -> Result<hold::Model> {
+    let hold = hold::Entity::find_by_id(id).lock_exclusive().one(work.tx()).await?;
+    hold.filter(|hold| hold.status == hold::Status::Held)
+        .ok_or_else(|| Error::internal(format!("{id} is not held any more")))
+}
+
+/// Marks a hold as over. The conditional update and the primary key of the resolution each make a second time impossible.
+async fn resolve(work: &Work, hold: &hold::Model, batch: BatchId, posted: Amount, returned: Amount) -> Result<()> {
+    let (status, kind) = if posted.is_zero() {
+        (hold::Status::Voided, hold_resolution::Kind::Void)
+    } else {
+        (hold::Status::Posted, hold_resolution::Kind::Post)
+    };
+    let updated = hold::Entity::update_many()
+        .col_expr(hold::Column::Status, Expr::value(status))
+        .filter(hold::Column::Id.eq(hold.id))
+        .filter(hold::Column::Status.eq(hold::Status::Held))
+        .exec(work.tx())
+        .await?;
+    if updated.rows_affected != 1 {
+        return Err(Error::internal(format!("{} was resolved by somebody else", hold.id)));
+    }
+    let row = hold_resolution::ActiveModel {
+        hold_id: Set(hold.id),
+        kind: Set(kind),
+        posted: Set(posted),
+        returned: Set(returned),
+        batch_id: Set(batch),
+        created_at: Set(work.now()),
+    };
+    hold_resolution::Entity::insert(row).exec_without_returning(work.tx()).await?;
+    Ok(())
+}
+
+/// What a user has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wallet {
+    /// Spendable now.
+    pub available: Amount,
+    /// Set aside for tasks that are not settled.
+    pub in_escrow: Amount,
+}
+
+/// A user's wallet. A user who never had credits has an empty one.
+pub async fn wallet(db: &impl ConnectionTrait, user: UserId) -> Result<Wallet> {
+    let account = Place::user(user).id();
+    let balance = account::Entity::find_by_id(account).one(db).await?.map_or(0, |account| account.balance);
+    let held: Vec<Amount> = hold::Entity::find()
+        .select_only()
+        .column(hold::Column::Amount)
+        .filter(hold::Column::PayerAccountId.eq(account))
+        .filter(hold::Column::Status.eq(hold::Status::Held))
+        .into_tuple()
+        .all(db)
+        .await?;
+    let available = Amount::from_micros(balance).ok_or_else(|| Error::internal("a wallet is below zero"))?;
+    Ok(Wallet { available, in_escrow: held.into_iter().sum() })
+}
+
+/// The balance of an account in micro-credits; zero where it does not exist yet.
+pub async fn balance_of(db: &impl ConnectionTrait, kind: Kind, owner: Uuid) -> Result<i64> {
+    let rows: Vec<i64> = account::Entity::find()
+        .select_only()
+        .column(account::Column::Balance)
+        .filter(account::Column::OwnerId.eq(owner))
+        .filter(account::Column::Kind.eq(kind))
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(rows.into_iter().sum())
+}
