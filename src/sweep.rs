@@ -1,1 +1,74 @@
-//! The hand of the clock: a loop of verbs for what is due.
+//! The hand of the clock: a loop of verbs for what is due. It alone can finish whatever nobody else finishes: it closes auctions,
+//! takes unstarted work away, ends lapsed leases and overdue runs. Each is a unit of work of its own, and any number of processes
+//! may sweep at once, because every verb looks again under its lock.
+
+use std::time::Duration;
+
+use entity::task;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auction,
+    caller::Caller,
+    error::Result,
+    execution,
+    store::{Store, Work},
+    task as tasks,
+};
+
+/// How many of a kind one round takes.
+const BATCH: u64 = 100;
+
+/// Does once whatever is due now. Answers how many things it did.
+pub async fn once(store: &Store) -> Result<u64> {
+    let now = store.clock().now();
+    let mut done = 0_u64;
+    for id in auction::due(store.read(), now, BATCH).await? {
+        done += step(store, async |work| tasks::close_due(work, id).await).await;
+    }
+    for (execution, task) in execution::lapsed(store.read(), now, BATCH).await? {
+        done += step(store, async |work| execution::expire_lease(work, task, execution).await).await;
+    }
+    for (id, status) in tasks::due(store.read(), now, BATCH).await? {
+        done += match status {
+            task::Status::Running => step(store, async |work| execution::end_overdue(work, id).await).await,
+            task::Status::Awarded => step(store, async |work| tasks::reassign_due(work, id).await).await,
+            task::Status::Open
+            | task::Status::Completed
+            | task::Status::Refunded
+            | task::Status::Expired
+            | task::Status::Cancelled => 0,
+        };
+    }
+    Ok(done)
+}
+
+/// One verb in a unit of work of its own. What fails is logged and stays due, so the next round tries it again, and it does not
+/// keep the rest of the round waiting.
+async fn step(store: &Store, verb: impl AsyncFnOnce(&mut Work) -> Result<bool>) -> u64 {
+    match store.write(Caller::System, verb).await {
+        Ok(acted) => u64::from(acted),
+        Err(error) => {
+            tracing::error!(%error, "something that is due could not be done; it will be tried again");
+            0
+        }
+    }
+}
+
+/// Sweeps every `interval` until `stop`.
+pub async fn run(store: Store, interval: Duration, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let pause = match once(&store).await {
+            Ok(0) => interval,
+            Ok(_) => Duration::ZERO,
+            Err(error) => {
+                tracing::error!(%error, "the sweeper could not read what is due");
+                interval.saturating_mul(5)
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

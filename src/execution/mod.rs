@@ -1,2 +1,394 @@
-//! The running of awarded work.
+//! Running the work that was bought.
+//!
+//! ```text
+//! READY ─ claim (token + 1, lease) ─► RUNNING ─ result ─► SUCCEEDED | FAILED
+//!   ▲                                    │
+//!   └── our fault, attempts left ────────┘      READY ─ not started in time ─► FORFEITED
+//! ```
+//!
+//! The lease lies on the row, so any process may claim, and a process that dies loses nothing: its lease runs out and somebody
+//! claims again. The fencing token makes sure that only the newest claim can bring a result. No transaction is open while
+//! foreign code runs: a claim is one unit of work, a result another.
+//!
+//! What must always hold: a task has one live execution at most; a result is stored and paid once, by the newest token; after
+//! the last attempt the payer is refunded.
+
+pub mod rules;
 pub mod sandbox;
+pub mod verifier;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use entity::{
+    agent, agent_module,
+    event::{self, Payload},
+    execution::{self, Status},
+    id::{ExecutionId, TaskId},
+    task,
+    time::Timestamp,
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, LockBehavior, LockType},
+};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    agent::modules::Modules,
+    caller::Caller,
+    config,
+    error::{Error, Result},
+    store::{Store, Work},
+    task::{self as tasks, Fault, Report, Usage, rules::TaskRefused},
+};
+use rules::AfterFailure;
+use sandbox::{Limits, Request, Sandbox, SandboxError};
+
+/// How many waiting executions a claim looks at before it gives up for now.
+const CANDIDATES: u64 = 16;
+
+/// What a worker holds of a task.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub execution: execution::Model,
+    pub task: task::Model,
+    pub agent: agent::Model,
+    pub module: agent_module::Model,
+}
+
+/// Claims the next piece of hosted work that waits, if there is any. Workers of several processes may claim at once; each piece
+/// goes to one of them.
+pub async fn claim(work: &mut Work, worker: &str) -> Result<Option<Claim>> {
+    for (id, task) in waiting(work.tx(), work.now(), CANDIDATES).await? {
+        // A task that another unit of work has locked is being claimed, reassigned or ended right now.
+        let task = task::Entity::find_by_id(task)
+            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+            .one(work.tx())
+            .await?;
+        if let Some(task) = task
+            && let Some(claim) = claim_one(work, id, task, worker).await?
+        {
+            return Ok(Some(claim));
+        }
+    }
+    Ok(None)
+}
+
+async fn claim_one(work: &mut Work, id: ExecutionId, task: task::Model, worker: &str) -> Result<Option<Claim>> {
+    let leased_until = work.now().after(work.terms().lease);
+    let updated = execution::Entity::update_many()
+        .col_expr(execution::Column::Status, Expr::value(Status::Running))
+        .col_expr(execution::Column::Token, Expr::col(execution::Column::Token).add(1_i64))
+        .col_expr(execution::Column::Attempts, Expr::col(execution::Column::Attempts).add(1))
+        .col_expr(execution::Column::Worker, Expr::value(Some(worker)))
+        .col_expr(execution::Column::LeasedUntil, Expr::value(Some(leased_until)))
+        .col_expr(execution::Column::StartedAt, Expr::value(Some(work.now())))
+        .filter(execution::Column::Id.eq(id))
+        .filter(execution::Column::Status.eq(Status::Ready))
+        .filter(execution::Column::RunAt.lte(work.now()))
+        .exec(work.tx())
+        .await?;
+    if updated.rows_affected != 1 {
+        return Ok(None);
+    }
+    let missing = || Error::internal("a claimed execution lacks a row that it refers to");
+    let execution = execution::Entity::find_by_id(id).one(work.tx()).await?.ok_or_else(missing)?;
+    let agent = agent::Entity::find_by_id(execution.agent_id).one(work.tx()).await?.ok_or_else(missing)?;
+    let module = execution.module_id.ok_or_else(missing)?;
+    let module = agent_module::Entity::find_by_id(module).one(work.tx()).await?.ok_or_else(missing)?;
+    let task = tasks::start(work, task, &agent, execution.attempts).await?;
+    Ok(Some(Claim { execution, task, agent, module }))
+}
+
+/// Hosted work that may be claimed at `now`, longest waiting first.
+async fn waiting(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<(ExecutionId, TaskId)>> {
+    Ok(execution::Entity::find()
+        .select_only()
+        .columns([execution::Column::Id, execution::Column::TaskId])
+        .filter(execution::Column::Status.eq(Status::Ready))
+        .filter(execution::Column::RunAt.lte(now))
+        .filter(execution::Column::ModuleId.is_not_null())
+        .order_by_asc(execution::Column::RunAt)
+        .order_by_asc(execution::Column::Id)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await?)
+}
+
+/// Whether hosted work waits to be claimed.
+pub async fn is_waiting(store: &Store) -> Result<bool> {
+    Ok(!waiting(store.read(), store.clock().now(), 1).await?.is_empty())
+}
+
+/// Keeps a claim alive. Fails with `LEASE_LOST` once somebody else holds the work or it has ended.
+pub async fn heartbeat(work: &mut Work, id: ExecutionId, token: i64) -> Result<()> {
+    let leased_until = work.now().after(work.terms().lease);
+    let updated = execution::Entity::update_many()
+        .col_expr(execution::Column::LeasedUntil, Expr::value(Some(leased_until)))
+        .filter(execution::Column::Id.eq(id))
+        .filter(execution::Column::Token.eq(token))
+        .filter(execution::Column::Status.eq(Status::Running))
+        .exec(work.tx())
+        .await?;
+    if updated.rows_affected == 1 { Ok(()) } else { Err(TaskRefused::LeaseLost.into()) }
+}
+
+/// Brings a result: the execution ends and the task is settled by it, in this unit of work.
+pub async fn complete(work: &mut Work, task: TaskId, token: i64, report: Report) -> Result<task::Model> {
+    let task = tasks::lock(work, task).await?;
+    let id = report.execution;
+    let execution = execution::Entity::find_by_id(id).one(work.tx()).await?.ok_or(TaskRefused::LeaseLost)?;
+    rules::admit_result(&execution, token)?;
+    end(work, &execution, &report.outcome.as_ref().map(|_| ()).map_err(|fault| fault.code.clone())).await?;
+    let agent = agent_of(work, &execution).await?;
+    tasks::settle(work, task, &agent, report).await
+}
+
+/// Says that an attempt failed through no fault of the agent: the work is tried again after a pause, or, after the last attempt,
+/// the payer is refunded.
+pub async fn attempt_failed(work: &mut Work, task: TaskId, id: ExecutionId, token: i64, code: &str) -> Result<()> {
+    let task = tasks::lock(work, task).await?;
+    let execution = execution::Entity::find_by_id(id).one(work.tx()).await?.ok_or(TaskRefused::LeaseLost)?;
+    rules::admit_result(&execution, token)?;
+    let agent = agent_of(work, &execution).await?;
+    let noise = u32::from_be_bytes(work.random());
+    match rules::after_failure(execution.attempts, task.max_attempts, work.terms().retry_base, noise) {
+        AfterFailure::Retry(pause) => {
+            let updated = execution::Entity::update_many()
+                .col_expr(execution::Column::Status, Expr::value(Status::Ready))
+                .col_expr(execution::Column::LeasedUntil, Expr::value(None::<Timestamp>))
+                .col_expr(execution::Column::Worker, Expr::value(None::<String>))
+                .col_expr(execution::Column::RunAt, Expr::value(work.now().after(pause)))
+                .col_expr(execution::Column::ErrorCode, Expr::value(Some(code)))
+                .filter(execution::Column::Id.eq(id))
+                .filter(execution::Column::Token.eq(token))
+                .filter(execution::Column::Status.eq(Status::Running))
+                .exec(work.tx())
+                .await?;
+            if updated.rows_affected != 1 {
+                return Err(TaskRefused::LeaseLost.into());
+            }
+            let payload = Payload {
+                attempt: Some(execution.attempts),
+                runtime: Some(agent.runtime),
+                reason: Some(code.to_owned()),
+                ..Payload::default()
+            };
+            work.record(tasks::about_work(&task, &agent, event::Kind::TaskRetried, payload));
+            Ok(())
+        }
+        AfterFailure::GiveUp => {
+            let message =
+                format!("The work could not be run in {} attempts; the agent is not to blame.", execution.attempts);
+            let fault = Fault { code: code.to_owned(), message, of_agent: false };
+            give_up(work, task, &execution, &agent, fault).await
+        }
+    }
+}
+
+async fn give_up(
+    work: &mut Work,
+    task: task::Model,
+    execution: &execution::Model,
+    agent: &agent::Model,
+    fault: Fault,
+) -> Result<()> {
+    end(work, execution, &Err(fault.code.clone())).await?;
+    let report = Report {
+        execution: execution.id,
+        outcome: Err(fault),
+        logs: String::new(),
+        usage: Usage::default(),
+        module_sha256: None,
+    };
+    tasks::settle(work, task, agent, report).await.map(|_| ())
+}
+
+/// Ends the lease of a worker that was not heard of in time. Answers whether there was anything to do.
+pub async fn expire_lease(work: &mut Work, task: TaskId, id: ExecutionId) -> Result<bool> {
+    tasks::lock(work, task).await?;
+    let execution = execution::Entity::find_by_id(id).one(work.tx()).await?;
+    let Some(execution) = execution.filter(|execution| execution.status == Status::Running) else { return Ok(false) };
+    if execution.leased_until.is_none_or(|until| until > work.now()) {
+        return Ok(false);
+    }
+    attempt_failed(work, task, id, execution.token, "WORKER_LOST").await?;
+    Ok(true)
+}
+
+/// Ends a running task whose last deadline is over, whatever its worker does. Answers whether there was anything to do.
+pub async fn end_overdue(work: &mut Work, id: TaskId) -> Result<bool> {
+    let task = tasks::lock(work, id).await?;
+    let due = task.deadline_at.is_some_and(|deadline| deadline <= work.now());
+    if task.status != task::Status::Running || !due {
+        return Ok(false);
+    }
+    let execution = execution::Entity::find()
+        .filter(execution::Column::TaskId.eq(id))
+        .filter(execution::Column::Status.is_in([Status::Ready, Status::Running]))
+        .one(work.tx())
+        .await?
+        .ok_or_else(|| Error::internal("a running task without an execution"))?;
+    let agent = agent_of(work, &execution).await?;
+    let fault = Fault {
+        code: "DEADLINE_EXCEEDED".to_owned(),
+        message: "The work was not finished in the time for all its attempts.".to_owned(),
+        of_agent: agent.runtime == agent::Runtime::External,
+    };
+    give_up(work, task, &execution, &agent, fault).await?;
+    Ok(true)
+}
+
+/// Claims whose lease is over at `now`, longest over first.
+pub async fn lapsed(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<(ExecutionId, TaskId)>> {
+    Ok(execution::Entity::find()
+        .select_only()
+        .columns([execution::Column::Id, execution::Column::TaskId])
+        .filter(execution::Column::Status.eq(Status::Running))
+        .filter(execution::Column::LeasedUntil.lte(now))
+        .order_by_asc(execution::Column::LeasedUntil)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await?)
+}
+
+async fn end(work: &Work, execution: &execution::Model, outcome: &std::result::Result<(), String>) -> Result<()> {
+    let status = if outcome.is_ok() { Status::Succeeded } else { Status::Failed };
+    let updated = execution::Entity::update_many()
+        .col_expr(execution::Column::Status, Expr::value(status))
+        .col_expr(execution::Column::LeasedUntil, Expr::value(None::<Timestamp>))
+        .col_expr(execution::Column::ErrorCode, Expr::value(outcome.as_ref().err().cloned()))
+        .col_expr(execution::Column::FinishedAt, Expr::value(Some(work.now())))
+        .filter(execution::Column::Id.eq(execution.id))
+        .filter(execution::Column::Token.eq(execution.token))
+        .filter(execution::Column::Status.is_in([Status::Ready, Status::Running]))
+        .exec(work.tx())
+        .await?;
+    if updated.rows_affected == 1 { Ok(()) } else { Err(TaskRefused::LeaseLost.into()) }
+}
+
+async fn agent_of(work: &Work, execution: &execution::Model) -> Result<agent::Model> {
+    let agent = agent::Entity::find_by_id(execution.agent_id).one(work.tx()).await?;
+    agent.ok_or_else(|| Error::internal("an execution's agent vanished"))
+}
+
+/// What a hosted worker runs with.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// How this process is named on the leases that it holds.
+    pub name: String,
+    pub store: Store,
+    pub modules: Modules,
+    pub sandbox: Sandbox,
+    pub limits: config::Execution,
+}
+
+impl Worker {
+    /// Does the next piece of hosted work that waits. Answers whether there was any.
+    pub async fn run_next(&self) -> Result<bool> {
+        let claimed = self.store.write(Caller::System, async |work| claim(work, &self.name).await).await?;
+        let Some(claim) = claimed else { return Ok(false) };
+        let (id, task, token) = (claim.execution.id, claim.task.id, claim.execution.token);
+        let finished = tokio::select! {
+            ran = self.run(&claim) => match ran {
+                Ok(report) => {
+                    let done = async |work: &mut Work| complete(work, task, token, report).await.map(|_| ());
+                    self.store.write(Caller::System, done).await
+                }
+                Err(error) => {
+                    tracing::warn!(%task, %error, "an attempt failed through no fault of the agent");
+                    let failed = async |work: &mut Work| attempt_failed(work, task, id, token, error.code()).await;
+                    self.store.write(Caller::System, failed).await
+                }
+            },
+            lost = self.keep_lease(id, token) => Err(lost),
+        };
+        match finished {
+            Ok(()) => Ok(true),
+            Err(error) if error.refusal_code() == Some(TaskRefused::LeaseLost.into()) => {
+                tracing::warn!(%task, token, "another worker took the work over; its result counts, not ours");
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renews the lease for as long as the work runs; returns only when it is lost.
+    async fn keep_lease(&self, id: ExecutionId, token: i64) -> Error {
+        loop {
+            tokio::time::sleep(self.store.terms().lease / 3).await;
+            let renewed = self.store.write(Caller::System, async |work| heartbeat(work, id, token).await).await;
+            match renewed {
+                Ok(()) => {}
+                Err(error) if error.refusal_code().is_some() => return error,
+                // The database may be back before the lease is over.
+                Err(error) => tracing::warn!(%error, "a lease could not be renewed; trying again"),
+            }
+        }
+    }
+
+    async fn run(&self, claim: &Claim) -> std::result::Result<Report, AttemptError> {
+        let sha256 = digest(&claim.module.sha256)?;
+        let request = Request {
+            sha256,
+            input: Bytes::copy_from_slice(claim.task.input.0.as_bytes()),
+            limits: Limits {
+                fuel: self.limits.fuel,
+                wall: Duration::from_millis(u64::try_from(claim.task.timeout_ms).unwrap_or(0)),
+                memory_bytes: self.limits.memory_bytes,
+                output_bytes: self.limits.output_bytes,
+                log_bytes: self.limits.log_bytes,
+                ..Limits::default()
+            },
+            // The same task sees the same time and the same randomness in every attempt, so that a run can be repeated.
+            now: claim.task.created_at.datetime().ok_or(AttemptError::Broken("the task's instant is out of range"))?,
+            seed: Sha256::digest(claim.task.id.0.as_bytes()).into(),
+        };
+        let run = self.sandbox.run(request, || self.modules.load(sha256)).await?;
+        let outcome = match run.outcome {
+            Ok(output) => {
+                let schema = claim.task.output_schema.clone();
+                tokio::task::spawn_blocking(move || verifier::verify(&output, schema.as_ref()))
+                    .await
+                    .map_err(|_| AttemptError::Broken("the verifier panicked"))?
+                    .map_err(|_| AttemptError::Broken("the verifier failed"))?
+            }
+            Err(fault) => Err(Fault { code: fault.code().to_owned(), message: fault.to_string(), of_agent: true }),
+        };
+        Ok(Report {
+            execution: claim.execution.id,
+            outcome,
+            logs: run.logs,
+            usage: Usage { fuel: run.usage.fuel, peak_memory_bytes: run.usage.peak_memory_bytes, wall: run.usage.wall },
+            module_sha256: Some(claim.module.sha256.clone()),
+        })
+    }
+}
+
+/// Why an attempt came to nothing through no fault of the agent.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error("{0}")]
+    Sandbox(#[from] SandboxError),
+    #[error("{0}")]
+    Broken(&'static str),
+}
+
+impl AttemptError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Sandbox(SandboxError::Load(_)) => "MODULE_UNAVAILABLE",
+            Self::Sandbox(SandboxError::HashMismatch) => "MODULE_HASH_MISMATCH",
+            Self::Sandbox(SandboxError::Engine(_) | SandboxError::Interrupted) | Self::Broken(_) => "EXECUTOR_FAILED",
+        }
+    }
+}
+
+fn digest(sha256: &str) -> std::result::Result<[u8; 32], AttemptError> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(sha256, &mut digest).map_err(|_| AttemptError::Broken("a stored hash is not hexadecimal"))?;
+    Ok(digest)
+}

@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn ids_sort_by_time_and_then_by_counter() {
         let entropy = Entropy::seeded(1);
-        let at = |micros| Timestamp::from_micros(1_700_000_000_000_000 + micros);
+        let at = |micros: i64| Timestamp::from_micros(1_700_000_000_000_000 + micros);
         let ids = [(0, 0), (0, 1), (0, 300), (1, 0), (999, 0), (1000, 0), (1_000_000, 5)]
             .map(|(micros, counter)| entropy.uuid(at(micros), counter));
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "{ids:?}");

@@ -207,6 +207,19 @@ impl Store {
         self.0.hub.committed(newest);
     }
 
+    /// Connections of the pool for reading: all of them, and those that are idle.
+    #[must_use]
+    pub fn pool(&self) -> (u32, u32) {
+        let (size, idle) = if self.0.backend == DbBackend::Sqlite {
+            let pool = self.0.reader.get_sqlite_connection_pool();
+            (pool.size(), pool.num_idle())
+        } else {
+            let pool = self.0.reader.get_postgres_connection_pool();
+            (pool.size(), pool.num_idle())
+        };
+        (size, u32::try_from(idle).unwrap_or(u32::MAX))
+    }
+
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
         self.0.reader.execute_unprepared("SELECT 1").await?;

@@ -1,1 +1,648 @@
-//! A task's whole life.
+//! A task's whole life: posting, award, work, settlement. It is the one path of everything that buys work, and the only place
+//! where an auction, a channel, the work and the reputation change together.
+//!
+//! ```text
+//! OPEN(hold B) ─ nobody eligible ─► EXPIRED(void B)      ─ cancelled ─► CANCELLED(void B)
+//!   │ award: channel with price p, B − p back
+//!   ▼
+//! AWARDED ─ nobody starts ─► the next bid, at its own price, or EXPIRED(void p)
+//!   │ claim
+//!   ▼
+//! RUNNING ─ accepted ─► COMPLETED(post p)      ─ failed ─► REFUNDED(void p)
+//! ```
+//!
+//! What must always hold: a task that is not over holds money exactly once and has a deadline at which the sweeper alone can
+//! finish it; a task that is over holds none; a payment, its result, its evidence and its events are one unit of work; nothing
+//! leads out of a terminal state.
+
+pub mod rules;
+pub mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use entity::{
+    account, agent, auction,
+    auction::AwardMode,
+    bid,
+    channel::CloseReason,
+    event::{self, Payload},
+    execution,
+    id::{AuctionId, BidId, ChannelId, ExecutionId, HoldId, TaskId},
+    money::{Amount, MAX_AMOUNT},
+    reputation_event::Cause,
+    task::{self, Status},
+    task_result::{self, Outcome},
+    text::JsonText,
+    time::Timestamp,
+};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect,
+};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    agent as agents, auction as auctions,
+    auction::{Closing, NewBid, Win, rules::AuctionRefused},
+    caller::{Caller, Scope},
+    channel::{self as channels, Opening},
+    error::{Error, Result},
+    ledger,
+    reputation::{self, Evidence},
+    store::{Event, Work},
+};
+use rules::{Step, TaskRefused};
+
+pub use crate::auction::Terms as AuctionTerms;
+
+/// What a requester wants done.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct NewTask {
+    /// What people call it; 1 to 200 characters.
+    pub title: String,
+    /// What an agent must be able to do; one at least.
+    pub capabilities: Vec<String>,
+    /// What the agent reads, as JSON.
+    pub input: serde_json::Value,
+    /// What the output must satisfy.
+    pub output_schema: Option<serde_json::Value>,
+    /// The most that the requester pays.
+    pub budget: Amount,
+    /// The wall-clock limit of one attempt.
+    pub timeout: Option<Duration>,
+    /// How long a winner may take to start.
+    pub start_timeout: Option<Duration>,
+    /// How often the work is tried when the fault is ours.
+    pub max_attempts: Option<i32>,
+}
+
+/// Posts a task, and awards it at once unless the terms give its auction time. The budget is held.
+pub async fn execute(work: &mut Work, new: NewTask, terms: AuctionTerms) -> Result<task::Model> {
+    post(work, new, terms).await.map(|(task, _)| task)
+}
+
+/// Posts a task and opens its auction. The same as [`execute`], seen from the auction.
+pub async fn create_auction(work: &mut Work, new: NewTask, terms: AuctionTerms) -> Result<auction::Model> {
+    post(work, new, terms).await.map(|(_, auction)| auction)
+}
+
+async fn post(work: &mut Work, new: NewTask, terms: AuctionTerms) -> Result<(task::Model, auction::Model)> {
+    let requester = work.caller().with_scope(Scope::TasksWrite)?;
+    let task = checked(work, new)?;
+    terms.check(task.budget, work.terms())?;
+
+    let hold = ledger::hold_budget(work, requester, task.id, task.budget).await?;
+    let mut task = task::Model { hold_id: hold.id, requester_id: requester, ..task };
+    work.record(about(&task, event::Kind::TaskPosted, Payload { amount: Some(task.budget), ..Payload::default() }));
+    // The auction refers to the task, so the task is there first; its deadline is the auction's, which opens next.
+    task::Entity::insert(task.clone().into_active_model().reset_all()).exec_without_returning(work.tx()).await?;
+    let auction = auctions::open(work, &task, &terms).await?;
+    task.deadline_at = auction.deadline_at;
+    let at_once = terms.closes_in.is_none();
+    if at_once || bidding_is_over(&auction) {
+        let (auction, task) = end_bidding(work, auction, task).await?;
+        return Ok((task, auction));
+    }
+    save(work, &task).await?;
+    Ok((task, auction))
+}
+
+/// The row of a task as its requester wants it, before its money is held.
+fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
+    let title = new.title.trim().to_owned();
+    if title.is_empty() || title.chars().count() > 200 || title.chars().any(char::is_control) {
+        return Err(Error::invalid("title", "must be 1 to 200 characters"));
+    }
+    let capabilities = agents::normalise_capabilities(new.capabilities, true)?;
+    let input = serde_json::to_string(&new.input)?;
+    if input.len() > work.terms().max_input_bytes {
+        return Err(Error::invalid("input", format!("must be at most {} bytes of JSON", work.terms().max_input_bytes)));
+    }
+    let output_schema = match new.output_schema {
+        Some(schema) => {
+            schema::compile(&schema)?;
+            Some(JsonText(schema.to_string()))
+        }
+        None => None,
+    };
+    if new.budget.is_zero() || new.budget > MAX_AMOUNT {
+        return Err(Error::invalid("budget", "must be more than zero and at most 1000000000"));
+    }
+    let terms = work.terms().clone();
+    let timeout = new.timeout.unwrap_or(terms.run_timeout);
+    if timeout < Duration::from_millis(1) || timeout > terms.max_run_timeout {
+        let most = terms.max_run_timeout.as_secs();
+        return Err(Error::invalid("timeout", format!("must be between one millisecond and {most} seconds")));
+    }
+    let start_timeout = new.start_timeout.unwrap_or(terms.start_timeout);
+    if start_timeout < Duration::from_secs(1) || start_timeout > Duration::from_secs(7 * 24 * 3_600) {
+        return Err(Error::invalid("startTimeout", "must be between one second and seven days"));
+    }
+    let max_attempts = new.max_attempts.unwrap_or(terms.max_attempts);
+    if !(1..=terms.max_attempts).contains(&max_attempts) {
+        return Err(Error::invalid("maxAttempts", format!("must be between 1 and {}", terms.max_attempts)));
+    }
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    Ok(task::Model {
+        id: work.fresh(),
+        requester_id: entity::id::UserId(uuid::Uuid::nil()),
+        title,
+        capabilities,
+        input_sha256: hex::encode(Sha256::digest(input.as_bytes())),
+        input: JsonText(input),
+        output_schema,
+        budget: new.budget,
+        status: Status::Open,
+        timeout_ms: millis(timeout),
+        max_attempts,
+        start_timeout_ms: millis(start_timeout),
+        hold_id: HoldId(uuid::Uuid::nil()),
+        bid_id: None,
+        agent_id: None,
+        channel_id: None,
+        price: None,
+        paid: None,
+        deadline_at: Some(work.now()),
+        failure_code: None,
+        failure_message: None,
+        created_at: work.now(),
+        awarded_at: None,
+        started_at: None,
+        finished_at: None,
+    })
+}
+
+/// Whether an auction has all the bids that it waited for.
+fn bidding_is_over(auction: &auction::Model) -> bool {
+    auction.close_after_bids.is_some_and(|enough| auction.bid_count >= enough)
+}
+
+/// Puts a bid into an auction, and decides the auction if that was the last bid it waited for.
+pub async fn submit_bid(work: &mut Work, offer: NewBid) -> Result<bid::Model> {
+    let (auction, bid) = auctions::submit_bid(work, offer).await?;
+    let task = lock(work, auction.task_id).await?;
+    if bidding_is_over(&auction) {
+        end_bidding(work, auction, task).await?;
+        return bid::Entity::find_by_id(bid.id)
+            .one(work.tx())
+            .await?
+            .ok_or_else(|| Error::internal("a submitted bid vanished"));
+    }
+    if task.deadline_at != auction.deadline_at {
+        save(work, &task::Model { deadline_at: auction.deadline_at, ..task }).await?;
+    }
+    Ok(bid)
+}
+
+/// The close: the best bid wins, or the task expires; an auction that is awarded by hand only stops taking bids.
+async fn end_bidding(
+    work: &mut Work,
+    auction: auction::Model,
+    task: task::Model,
+) -> Result<(auction::Model, task::Model)> {
+    match auction.award_mode {
+        AwardMode::Automatic => match auctions::decide(work, &auction, None).await? {
+            Some(win) => award_to(work, auction, task, &win).await,
+            None => expire_auction(work, auction, task).await,
+        },
+        AwardMode::Manual => {
+            let auction = auctions::stop_bidding(work, auction).await?;
+            let task = task::Model { deadline_at: auction.deadline_at, ..task };
+            save(work, &task).await?;
+            Ok((auction, task))
+        }
+    }
+}
+
+/// Awards an auction by hand: to the named bid, or to the best one.
+pub async fn award(work: &mut Work, id: AuctionId, chosen: Option<BidId>) -> Result<auction::Model> {
+    let auction = auctions::lock(work, id).await?;
+    let requester = work.caller().with_scope(Scope::TasksWrite)?;
+    if auction.requester_id != requester {
+        return Err(Error::NotFound("auction"));
+    }
+    if auction.status != auction::Status::Open {
+        return Err(AuctionRefused::AuctionNotOpen.into());
+    }
+    if auction.award_mode != AwardMode::Manual {
+        return Err(AuctionRefused::AwardIsAutomatic.into());
+    }
+    let task = lock(work, auction.task_id).await?;
+    let win = auctions::decide(work, &auction, chosen).await?.ok_or(AuctionRefused::NoEligibleBid)?;
+    award_to(work, auction, task, &win).await.map(|(auction, _)| auction)
+}
+
+/// Closes an auction whose time has come. Answers whether there was anything to do.
+pub async fn close_due(work: &mut Work, id: AuctionId) -> Result<bool> {
+    let auction = auctions::lock(work, id).await?;
+    if auction.status != auction::Status::Open || auction.deadline_at.is_none_or(|deadline| deadline > work.now()) {
+        return Ok(false);
+    }
+    let task = lock(work, auction.task_id).await?;
+    match auction.award_mode {
+        AwardMode::Automatic => end_bidding(work, auction, task).await?,
+        AwardMode::Manual => expire_auction(work, auction, task).await?,
+    };
+    Ok(true)
+}
+
+async fn award_to(
+    work: &mut Work,
+    auction: auction::Model,
+    task: task::Model,
+    win: &Win,
+) -> Result<(auction::Model, task::Model)> {
+    let channel: ChannelId = work.fresh();
+    let hold = ledger::award(work, task.hold_id, task.requester_id, task.id, channel, win.price).await?;
+    let auction = auctions::close(work, auction, Closing::Awarded(win)).await?;
+    let task = assign(work, task, win, channel, &hold).await?;
+    Ok((auction, task))
+}
+
+/// Gives a task to a winner: its channel over a held deposit, its execution, its deadline for the start.
+async fn assign(
+    work: &mut Work,
+    task: task::Model,
+    win: &Win,
+    channel: ChannelId,
+    hold: &entity::hold::Model,
+) -> Result<task::Model> {
+    let now = work.now();
+    let start_by = now.after(Duration::from_millis(u64::try_from(task.start_timeout_ms).unwrap_or(0)));
+    let limit = rules::hard_limit(&task, 1, work.terms().lease, work.terms().retry_base);
+    let opening = Opening {
+        id: channel,
+        task: &task,
+        agent: win.agent.id,
+        owner: win.agent.owner_id,
+        hold,
+        expires_at: start_by.after(limit),
+    };
+    channels::open_escrow(work, opening).await?;
+    let row = execution::ActiveModel {
+        id: Set(work.fresh()),
+        task_id: Set(task.id),
+        agent_id: Set(win.agent.id),
+        module_id: Set(win.agent.module_id),
+        status: Set(execution::Status::Ready),
+        attempts: Set(0),
+        token: Set(0),
+        worker: Set(None),
+        leased_until: Set(None),
+        run_at: Set(now),
+        error_code: Set(None),
+        created_at: Set(now),
+        started_at: Set(None),
+        finished_at: Set(None),
+    };
+    execution::Entity::insert(row).exec_without_returning(work.tx()).await?;
+    let task = task::Model {
+        status: step(&task, Step::Award)?,
+        bid_id: Some(win.bid.id),
+        agent_id: Some(win.agent.id),
+        channel_id: Some(channel),
+        price: Some(win.price),
+        deadline_at: Some(start_by),
+        awarded_at: Some(now),
+        ..task
+    };
+    save(work, &task).await?;
+    Ok(task)
+}
+
+async fn expire_auction(
+    work: &mut Work,
+    auction: auction::Model,
+    task: task::Model,
+) -> Result<(auction::Model, task::Model)> {
+    let returned = ledger::release_budget(work, task.hold_id, task.requester_id, task.id).await?;
+    let auction = auctions::close(work, auction, Closing::Expired).await?;
+    let why = ("NO_ELIGIBLE_BID", "No eligible bid was made.");
+    let task = finish(work, task, Step::Expire, Amount::ZERO, Some(why)).await?;
+    record_end(work, &task, None, event::Kind::TaskExpired, returned, Payload::default());
+    Ok((auction, task))
+}
+
+/// Withdraws a task while its auction is open; the whole budget goes back.
+pub async fn cancel(work: &mut Work, id: TaskId) -> Result<task::Model> {
+    let auction = auctions::lock_of_task(work, id).await?;
+    call_off(work, auction, "task").await.map(|(task, _)| task)
+}
+
+/// Calls an auction off while it is open. The same as [`cancel`], seen from the auction.
+pub async fn cancel_auction(work: &mut Work, id: AuctionId) -> Result<auction::Model> {
+    let auction = auctions::lock(work, id).await?;
+    call_off(work, auction, "auction").await.map(|(_, auction)| auction)
+}
+
+async fn call_off(
+    work: &mut Work,
+    auction: auction::Model,
+    noun: &'static str,
+) -> Result<(task::Model, auction::Model)> {
+    let requester = work.caller().with_scope(Scope::TasksWrite)?;
+    if auction.requester_id != requester {
+        return Err(Error::NotFound(noun));
+    }
+    let task = lock(work, auction.task_id).await?;
+    if rules::next(task.status, Step::Cancel).is_none() {
+        return Err(TaskRefused::TaskNotOpen.into());
+    }
+    let returned = ledger::release_budget(work, task.hold_id, task.requester_id, task.id).await?;
+    let auction = auctions::close(work, auction, Closing::Cancelled).await?;
+    let why = ("CANCELLED", "The requester cancelled the task.");
+    let task = finish(work, task, Step::Cancel, Amount::ZERO, Some(why)).await?;
+    record_end(work, &task, None, event::Kind::TaskCancelled, returned, Payload::default());
+    Ok((task, auction))
+}
+
+/// Marks a locked task as running from a claim on: the sweeper ends it when every attempt must be over.
+pub async fn start(work: &mut Work, task: task::Model, agent: &agent::Model, attempt: i32) -> Result<task::Model> {
+    let limit = rules::hard_limit(&task, attempt, work.terms().lease, work.terms().retry_base);
+    let task = task::Model {
+        status: step(&task, Step::Start)?,
+        started_at: task.started_at.or(Some(work.now())),
+        deadline_at: Some(work.now().after(limit)),
+        ..task
+    };
+    save(work, &task).await?;
+    let payload = Payload { attempt: Some(attempt), runtime: Some(agent.runtime), ..Payload::default() };
+    work.record(about_work(&task, agent, event::Kind::TaskStarted, payload));
+    Ok(task)
+}
+
+/// What the last attempt used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    pub fuel: u64,
+    pub peak_memory_bytes: u64,
+    pub wall: Duration,
+}
+
+/// What a worker brings back of a task.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub execution: ExecutionId,
+    /// The output that the verifiers accepted, or the fault.
+    pub outcome: std::result::Result<JsonText, Fault>,
+    /// What the agent wrote to standard error.
+    pub logs: String,
+    pub usage: Usage,
+    /// SHA-256 of the module that ran, in lower-case hex.
+    pub module_sha256: Option<String>,
+}
+
+/// Why work was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// A stable code, for example `OUT_OF_FUEL`.
+    pub code: String,
+    /// A sentence for people.
+    pub message: String,
+    /// Whether the agent is to blame. When it is not, its reputation does not move.
+    pub of_agent: bool,
+}
+
+/// Settles a locked, running task by what came of it: the agent is paid or the payer refunded, the result is stored, the
+/// reputation moves, all in this unit of work.
+pub async fn settle(work: &mut Work, task: task::Model, agent: &agent::Model, report: Report) -> Result<task::Model> {
+    let price = task.price.ok_or_else(|| Error::internal("a running task without a price"))?;
+    let channel = task.channel_id.ok_or_else(|| Error::internal("a running task without a channel"))?;
+    let succeeded = report.outcome.is_ok();
+    let (paid, reason, step) = if succeeded {
+        (price, CloseReason::Settled, Step::Complete)
+    } else {
+        (Amount::ZERO, CloseReason::Refunded, Step::Refund)
+    };
+    let settled = channels::settle(work, channel, agent.owner_id, paid, reason).await?;
+    let fault = report.outcome.as_ref().err().cloned();
+    let promised = match task.bid_id {
+        Some(bid) => bid::Entity::find_by_id(bid).one(work.tx()).await?.and_then(|bid| bid.promised_ms),
+        None => None,
+    };
+    let wall = report.usage.wall;
+    store_result(work, &task, agent, report, paid).await?;
+    if fault.as_ref().is_none_or(|fault| fault.of_agent) {
+        let evidence = Evidence {
+            task: &task,
+            agent,
+            cause: if succeeded { Cause::Success } else { Cause::Failure },
+            amount: price,
+            worked: succeeded.then_some(wall),
+            promised: promised.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
+            paid,
+        };
+        reputation::record_outcome(work, evidence).await?;
+    }
+    let why = fault.as_ref().map(|fault| (fault.code.as_str(), fault.message.as_str()));
+    let task = finish(work, task, step, paid, why).await?;
+    let kind = if succeeded { event::Kind::TaskCompleted } else { event::Kind::TaskRefunded };
+    let payload = Payload {
+        amount: Some(paid),
+        fee: Some(settled.fee),
+        runtime: Some(agent.runtime),
+        reason: fault.map(|fault| fault.code),
+        duration_us: i64::try_from(wall.as_micros()).ok(),
+        ..Payload::default()
+    };
+    record_end(work, &task, Some(agent), kind, settled.returned, payload);
+    Ok(task)
+}
+
+async fn store_result(
+    work: &Work,
+    task: &task::Model,
+    agent: &agent::Model,
+    report: Report,
+    cost: Amount,
+) -> Result<()> {
+    let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let (outcome, output, fault) = match report.outcome {
+        Ok(output) => (Outcome::Succeeded, Some(output), None),
+        Err(fault) => (Outcome::Failed, None, Some(fault)),
+    };
+    let row = task_result::ActiveModel {
+        task_id: Set(task.id),
+        execution_id: Set(report.execution),
+        agent_id: Set(agent.id),
+        outcome: Set(outcome),
+        output_sha256: Set(output.as_ref().map(|output| hex::encode(Sha256::digest(output.0.as_bytes())))),
+        output: Set(output),
+        logs: Set(report.logs),
+        fault_code: Set(fault.as_ref().map(|fault| fault.code.clone())),
+        fault_message: Set(fault.map(|fault| fault.message)),
+        fuel: Set(count(report.usage.fuel)),
+        peak_memory_bytes: Set(count(report.usage.peak_memory_bytes)),
+        wall_us: Set(i64::try_from(report.usage.wall.as_micros()).unwrap_or(i64::MAX)),
+        module_sha256: Set(report.module_sha256),
+        input_sha256: Set(task.input_sha256.clone()),
+        cost: Set(cost),
+        created_at: Set(work.now()),
+    };
+    task_result::Entity::insert(row).exec_without_returning(work.tx()).await?;
+    Ok(())
+}
+
+/// Takes an awarded task away from a winner that did not start in time: its deposit goes back, and the next bid that the payer can
+/// afford takes over at its own price, without a new auction. Answers whether there was anything to do.
+pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
+    let auction = auctions::lock_of_task(work, id).await?;
+    let task = lock(work, id).await?;
+    let due = task.deadline_at.is_some_and(|deadline| deadline <= work.now());
+    if task.status != Status::Awarded || !due {
+        return Ok(false);
+    }
+    let (Some(channel), Some(bid), Some(agent_id)) = (task.channel_id, task.bid_id, task.agent_id) else {
+        return Err(Error::internal("an awarded task without a winner"));
+    };
+    let agent = agent_row(work, agent_id).await?;
+    let waiting = execution::Entity::find()
+        .filter(execution::Column::TaskId.eq(id))
+        .filter(execution::Column::Status.eq(execution::Status::Ready))
+        .one(work.tx())
+        .await?
+        .ok_or_else(|| Error::internal("an awarded task without an execution"))?;
+    let mut row = waiting.into_active_model();
+    row.status = Set(execution::Status::Forfeited);
+    row.finished_at = Set(Some(work.now()));
+    row.update_without_returning(work.tx()).await?;
+    let settled = channels::settle(work, channel, agent.owner_id, Amount::ZERO, CloseReason::Forfeited).await?;
+    if agent.runtime == agent::Runtime::External {
+        // A hosted agent waits for our executor, so that it did not start is no evidence about it.
+        let amount = task.price.unwrap_or(Amount::ZERO);
+        let evidence = Evidence {
+            task: &task,
+            agent: &agent,
+            cause: Cause::Timeout,
+            amount,
+            worked: None,
+            promised: None,
+            paid: Amount::ZERO,
+        };
+        reputation::record_outcome(work, evidence).await?;
+    }
+    let payer = task.requester_id;
+    let balance = ledger::balance_of(work.tx(), account::Kind::User, payer.0).await?;
+    let next = auctions::runners_up(work, &auction).await?.into_iter().find(|win| win.price.micros() <= balance);
+    auctions::replace_winner(work, auction, bid, next.as_ref()).await?;
+    let Some(win) = next else {
+        let why = ("NO_AGENT_STARTED", "No agent started the work in time.");
+        let task = finish(work, task, Step::Expire, Amount::ZERO, Some(why)).await?;
+        record_end(work, &task, Some(&agent), event::Kind::TaskExpired, settled.returned, Payload::default());
+        return Ok(true);
+    };
+    let channel: ChannelId = work.fresh();
+    let hold = ledger::hold_deposit(work, payer, task.id, channel, win.price).await?;
+    let task = assign(work, task, &win, channel, &hold).await?;
+    let payload = Payload { amount: Some(win.price), bid_id: Some(win.bid.id), ..Payload::default() };
+    work.record(about_work(&task, &win.agent, event::Kind::TaskReassigned, payload));
+    Ok(true)
+}
+
+/// Awarded and running tasks whose deadline is over at `now`, earliest first.
+pub async fn due(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<(TaskId, Status)>> {
+    Ok(task::Entity::find()
+        .select_only()
+        .columns([task::Column::Id, task::Column::Status])
+        .filter(task::Column::DeadlineAt.lte(now))
+        .filter(task::Column::Status.is_in([Status::Awarded, Status::Running]))
+        .order_by_asc(task::Column::DeadlineAt)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await?)
+}
+
+/// The task, locked until the unit of work ends.
+pub async fn lock(work: &Work, id: TaskId) -> Result<task::Model> {
+    task::Entity::find_by_id(id).lock_exclusive().one(work.tx()).await?.ok_or(Error::NotFound("task"))
+}
+
+/// Whether `caller` may see what a task is about: its requester, the owner of the agent that does it, administrators.
+#[must_use]
+pub fn may_see(task: &task::Model, agent: Option<&agent::Model>, caller: &Caller) -> bool {
+    let user = caller.user_id();
+    let requester = user == Some(task.requester_id);
+    let worker = agent.is_some_and(|agent| task.agent_id == Some(agent.id) && user == Some(agent.owner_id));
+    requester || worker || caller.is_admin()
+}
+
+async fn agent_row(work: &Work, id: entity::id::AgentId) -> Result<agent::Model> {
+    agent::Entity::find_by_id(id).one(work.tx()).await?.ok_or_else(|| Error::internal("a task's agent vanished"))
+}
+
+fn step(task: &task::Model, step: Step) -> Result<Status> {
+    rules::next(task.status, step)
+        .ok_or_else(|| Error::internal(format!("{} is {}: it cannot {step:?}", task.id, task.status.name())))
+}
+
+async fn finish(
+    work: &Work,
+    task: task::Model,
+    how: Step,
+    paid: Amount,
+    why: Option<(&str, &str)>,
+) -> Result<task::Model> {
+    let task = task::Model {
+        status: step(&task, how)?,
+        paid: task.price.map(|_| paid),
+        deadline_at: None,
+        finished_at: Some(work.now()),
+        failure_code: why.map(|(code, _)| code.to_owned()),
+        failure_message: why.map(|(_, message)| message.to_owned()),
+        ..task
+    };
+    save(work, &task).await?;
+    Ok(task)
+}
+
+fn record_end(
+    work: &mut Work,
+    task: &task::Model,
+    agent: Option<&agent::Model>,
+    kind: event::Kind,
+    returned: Amount,
+    payload: Payload,
+) {
+    let reason = payload.reason.or_else(|| task.failure_code.clone());
+    let payload = Payload { returned: Some(returned), reason, ..payload };
+    let event = match agent {
+        Some(agent) => about_work(task, agent, kind, payload),
+        None => about(task, kind, payload),
+    };
+    work.record(event);
+}
+
+async fn save(work: &Work, task: &task::Model) -> Result<()> {
+    let mut row = task.clone().into_active_model();
+    row.status = Set(task.status);
+    row.bid_id = Set(task.bid_id);
+    row.agent_id = Set(task.agent_id);
+    row.channel_id = Set(task.channel_id);
+    row.price = Set(task.price);
+    row.paid = Set(task.paid);
+    row.deadline_at = Set(task.deadline_at);
+    row.failure_code = Set(task.failure_code.clone());
+    row.failure_message = Set(task.failure_message.clone());
+    row.awarded_at = Set(task.awarded_at);
+    row.started_at = Set(task.started_at);
+    row.finished_at = Set(task.finished_at);
+    row.update_without_returning(work.tx()).await?;
+    Ok(())
+}
+
+fn about(task: &task::Model, kind: event::Kind, payload: Payload) -> Event {
+    Event { task_id: Some(task.id), payer_id: Some(task.requester_id), ..Event::new(kind, payload) }
+}
+
+/// An event about the work that an agent does on a task.
+pub fn about_work(task: &task::Model, agent: &agent::Model, kind: event::Kind, payload: Payload) -> Event {
+    Event {
+        agent_id: Some(agent.id),
+        owner_id: Some(agent.owner_id),
+        channel_id: task.channel_id,
+        ..about(task, kind, payload)
+    }
+}
