@@ -40,7 +40,11 @@ impl Market {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
-        let app = App::open(Config::in_folder(folder.path()), clock, Entropy::seeded(7)).await.unwrap();
+        let mut config = Config::in_folder(folder.path());
+        if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
+            config.storage.url = fresh_database(&url).await;
+        }
+        let app = App::open(config, clock, Entropy::seeded(7)).await.unwrap();
         Self { app, _folder: folder }
     }
 
@@ -121,6 +125,16 @@ impl Market {
         let audit = self.app.audit().await.unwrap();
         assert!(audit.ok(), "{audit:#?}");
     }
+}
+
+/// A new database on the server that `url` names.
+async fn fresh_database(url: &str) -> String {
+    use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
+    let options: PgConnectOptions = url.parse().unwrap();
+    let mut connection = sqlx::PgConnection::connect_with(&options).await.unwrap();
+    let name = format!("verbs_{}", hex::encode(Entropy::system().bytes::<8>()));
+    sqlx::query(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
+    options.database(&name).to_url_lossy().to_string()
 }
 
 fn task_for(budget: &str) -> NewTask {
