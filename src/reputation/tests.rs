@@ -13,7 +13,7 @@ use crate::{
     caller::{Caller, Identity, KeyGrant},
 };
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_hours(24);
 
 fn credits(credits: u32) -> Amount {
     Amount::from_credits(credits).unwrap()
@@ -412,7 +412,9 @@ async fn of_many_ratings_at_once_one_counts() {
     let (a, b, c, d) = tokio::join!(race(1), race(2), race(3), race(4));
     let (won, lost): (Vec<_>, Vec<_>) = [a, b, c, d].into_iter().partition(Result::is_ok);
     assert_eq!((won.len(), lost.len()), (1, 3));
-    lost.into_iter().for_each(|lost| refused(lost, "ALREADY_RATED"));
+    for lost in lost {
+        refused(lost, "ALREADY_RATED");
+    }
     assert!(world.proves(agent.id).await);
 }
 
