@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_millis(500);
 /// How often the gauges of the market are sampled.
 const SAMPLE: Duration = Duration::from_secs(15);
 /// How often the books are audited while the service runs.
-const AUDIT: Duration = Duration::from_secs(60);
+const AUDIT: Duration = Duration::from_mins(1);
 
 /// The process. Cheap to clone.
 #[derive(Clone, Debug)]

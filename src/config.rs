@@ -67,20 +67,20 @@ impl Default for Terms {
     fn default() -> Self {
         Self {
             fee_bps: 0,
-            max_auction: Duration::from_secs(30 * 24 * 3600),
-            manual_award_window: Duration::from_secs(24 * 3600),
+            max_auction: Duration::from_hours(30 * 24),
+            manual_award_window: Duration::from_hours(24),
             max_extensions: 10,
             max_bids: 1_000,
             max_auto_bids: 20,
-            start_timeout: Duration::from_secs(60),
+            start_timeout: Duration::from_mins(1),
             run_timeout: Duration::from_secs(10),
-            max_run_timeout: Duration::from_secs(300),
+            max_run_timeout: Duration::from_mins(5),
             max_attempts: 3,
             lease: Duration::from_secs(30),
             retry_base: Duration::from_millis(500),
             max_input_bytes: 256 * 1024,
             max_module_bytes: 8 * 1024 * 1024,
-            rating_window: Duration::from_secs(14 * 24 * 3600),
+            rating_window: Duration::from_hours(14 * 24),
         }
     }
 }
@@ -111,8 +111,8 @@ impl Default for Auth {
         Self {
             issuer: "zerostate".into(),
             audience: "zerostate".into(),
-            access_ttl: Duration::from_secs(15 * 60),
-            session_ttl: Duration::from_secs(30 * 24 * 3600),
+            access_ttl: Duration::from_mins(15),
+            session_ttl: Duration::from_hours(30 * 24),
             refresh_grace: Duration::from_secs(10),
             argon2: (19_456, 2, 1),
             max_failed_logins: 5,

@@ -116,7 +116,7 @@ impl Terms {
         if self.soft_close.is_some() && (self.visibility == Visibility::Sealed || self.closes_in.is_none()) {
             return Err(Error::invalid("softClose", "is for OPEN auctions with closesIn"));
         }
-        if self.soft_close.is_some_and(|quiet| quiet > Duration::from_secs(3_600)) {
+        if self.soft_close.is_some_and(|quiet| quiet > Duration::from_hours(1)) {
             return Err(Error::invalid("softClose", "must be at most one hour"));
         }
         Ok(())
@@ -266,7 +266,7 @@ pub async fn submit_bid(work: &mut Work, offer: NewBid) -> Result<(auction::Mode
     if offer.price.is_zero() {
         return Err(Error::invalid("price", "must be more than zero"));
     }
-    let hour = Duration::from_secs(3_600);
+    let hour = Duration::from_hours(1);
     if offer.promised.is_some_and(|promised| promised.as_millis() == 0 || promised > hour) {
         return Err(Error::invalid("promised", "must be between one millisecond and one hour"));
     }
@@ -322,9 +322,8 @@ pub async fn withdraw_bid(work: &mut Work, id: BidId) -> Result<bid::Model> {
     let found = bid::Entity::find_by_id(id).one(work.tx()).await?.ok_or(Error::NotFound("bid"))?;
     let mut auction = lock(work, found.auction_id).await?;
     let agent = agent::Entity::find_by_id(found.agent_id).one(work.tx()).await?.ok_or(Error::NotFound("bid"))?;
-    work.caller().controls(&agent, Scope::BidsWrite).map_err(|error| match error {
-        Error::NotFound(_) => Error::NotFound("bid"),
-        other => other,
+    work.caller().controls(&agent, Scope::BidsWrite).map_err(|error| {
+        if matches!(error, Error::NotFound(_)) { Error::NotFound("bid") } else { error }
     })?;
     rules::open(&auction, work.now())?;
     let bid = bid::Entity::find_by_id(id).one(work.tx()).await?.ok_or(Error::NotFound("bid"))?;

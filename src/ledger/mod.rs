@@ -228,12 +228,12 @@ async fn external(
         return Err(Error::invalid("reference", "must be 1 to 200 characters"));
     }
     user::Entity::find_by_id(user).one(work.tx()).await?.ok_or(Error::NotFound("user"))?;
-    let used = transfer::Entity::find()
+    let earlier = transfer::Entity::find()
         .filter(transfer::Column::Kind.eq(kind))
         .filter(transfer::Column::Reference.eq(reference))
         .one(work.tx())
         .await?;
-    if used.is_some() {
+    if earlier.is_some() {
         return Err(LedgerRefused::ReferenceUsed.into());
     }
     let issues = kind == transfer::Kind::Issue;
@@ -255,16 +255,9 @@ async fn external(
 
 /// Two issues with one reference at the same time: the constraint lets one in.
 fn reference_race(error: Error) -> Error {
-    match &error {
-        Error::Internal(source)
-            if source
-                .downcast_ref::<sea_orm::DbErr>()
-                .is_some_and(|error| matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))) =>
-        {
-            LedgerRefused::ReferenceUsed.into()
-        }
-        _ => error,
-    }
+    let Error::Internal(source) = &error else { return error };
+    let violation = source.downcast_ref::<sea_orm::DbErr>().and_then(sea_orm::DbErr::sql_err);
+    if matches!(violation, Some(SqlErr::UniqueConstraintViolation(_))) { LedgerRefused::ReferenceUsed.into() } else { error }
 }
 
 /// Sets `amount` of the payer's credits aside as the budget of a task.

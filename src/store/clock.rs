@@ -78,10 +78,9 @@ impl Entropy {
     pub fn uuid(&self, now: Timestamp, counter: u16) -> Uuid {
         let micros = u64::try_from(now.micros()).unwrap_or(0);
         let fraction = u16::try_from((micros % 1000) * 4096 / 1000).unwrap_or(0);
-        let [a, b, c, d, e, f, ..]: [u8; 8] = self.bytes();
-        let [fraction_high, fraction_low] = fraction.to_be_bytes();
-        let [counter_high, counter_low] = (counter & 0x3fff).to_be_bytes();
-        let tail = [fraction_high, fraction_low, counter_high, counter_low, a, b, c, d, e, f];
+        let mut tail: [u8; 10] = self.bytes();
+        let ordered = fraction.to_be_bytes().into_iter().chain((counter & 0x3fff).to_be_bytes());
+        tail.iter_mut().zip(ordered).for_each(|(byte, value)| *byte = value);
         Builder::from_unix_timestamp_millis(micros / 1000, &tail).into_uuid()
     }
 }

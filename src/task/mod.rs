@@ -137,7 +137,7 @@ fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
         return Err(Error::invalid("timeout", format!("must be between one millisecond and {most} seconds")));
     }
     let start_timeout = new.start_timeout.unwrap_or(terms.start_timeout);
-    if start_timeout < Duration::from_secs(1) || start_timeout > Duration::from_secs(7 * 24 * 3_600) {
+    if start_timeout < Duration::from_secs(1) || start_timeout > Duration::from_hours(7 * 24) {
         return Err(Error::invalid("startTimeout", "must be between one second and seven days"));
     }
     let max_attempts = new.max_attempts.unwrap_or(terms.max_attempts);

@@ -66,7 +66,7 @@ pub fn is_over(status: Status) -> bool {
 #[must_use]
 pub fn backoff(base: Duration, attempt: i32) -> Duration {
     let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(0).min(16);
-    base.saturating_mul(1_u32 << doublings).min(Duration::from_secs(60))
+    base.saturating_mul(1_u32 << doublings).min(Duration::from_mins(1))
 }
 
 /// The longest that the rest of a task's work can take from a claim on: every attempt left with its lease and pause.

@@ -205,7 +205,7 @@ async fn an_auction_takes_bids_and_the_runner_up_follows_a_winner_that_does_not_
     market.credit(ada.user().unwrap(), "10").await;
     let first = market.agent(&bob, "first", "1", agent::Runtime::External).await;
     let second = market.agent(&eve, "second", "1", agent::Runtime::External).await;
-    let terms = Terms { closes_in: Some(Duration::from_secs(60)), ..Terms::default() };
+    let terms = Terms { closes_in: Some(Duration::from_mins(1)), ..Terms::default() };
     let new = task_for("5");
     let store = market.app.store();
     let auction = store.write(ada.clone(), async |work| tasks::create_auction(work, new, terms).await).await.unwrap();
@@ -218,7 +218,7 @@ async fn an_auction_takes_bids_and_the_runner_up_follows_a_winner_that_does_not_
     assert_eq!(market.bid(&eve, &auction, second, "6").await.unwrap_err().refusal_code(), Some("PRICE_ABOVE_CEILING"));
     assert!(market.bid(&eve, &auction, first, "1").await.is_err(), "somebody else's agent");
 
-    market.pass(Duration::from_secs(60)).await;
+    market.pass(Duration::from_mins(1)).await;
     assert_eq!(market.bid(&eve, &auction, second, "1").await.unwrap_err().refusal_code(), Some("AUCTION_NOT_OPEN"));
     let task = market.task(auction.task_id).await;
     assert_eq!((task.status, task.agent_id, task.price), (task::Status::Awarded, Some(first), Some(credits("1"))));
@@ -283,7 +283,7 @@ async fn a_cancelled_task_gives_the_budget_back_once() {
     let market = Market::new().await;
     let ada = market.user("ada", Role::User).await;
     market.credit(ada.user().unwrap(), "10").await;
-    let terms = Terms { closes_in: Some(Duration::from_secs(60)), ..Terms::default() };
+    let terms = Terms { closes_in: Some(Duration::from_mins(1)), ..Terms::default() };
     let task = market.execute(&ada, "4", terms).await.unwrap();
     let store = market.app.store();
     let bob = market.user("bob", Role::User).await;
