@@ -322,9 +322,9 @@ pub async fn withdraw_bid(work: &mut Work, id: BidId) -> Result<bid::Model> {
     let found = bid::Entity::find_by_id(id).one(work.tx()).await?.ok_or(Error::NotFound("bid"))?;
     let mut auction = lock(work, found.auction_id).await?;
     let agent = agent::Entity::find_by_id(found.agent_id).one(work.tx()).await?.ok_or(Error::NotFound("bid"))?;
-    work.caller().controls(&agent, Scope::BidsWrite).map_err(|error| {
-        if matches!(error, Error::NotFound(_)) { Error::NotFound("bid") } else { error }
-    })?;
+    work.caller()
+        .controls(&agent, Scope::BidsWrite)
+        .map_err(|error| if matches!(error, Error::NotFound(_)) { Error::NotFound("bid") } else { error })?;
     rules::open(&auction, work.now())?;
     let bid = bid::Entity::find_by_id(id).one(work.tx()).await?.ok_or(Error::NotFound("bid"))?;
     if bid.status != bid::Status::Active {

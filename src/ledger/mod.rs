@@ -257,7 +257,11 @@ async fn external(
 fn reference_race(error: Error) -> Error {
     let Error::Internal(source) = &error else { return error };
     let violation = source.downcast_ref::<sea_orm::DbErr>().and_then(sea_orm::DbErr::sql_err);
-    if matches!(violation, Some(SqlErr::UniqueConstraintViolation(_))) { LedgerRefused::ReferenceUsed.into() } else { error }
+    if matches!(violation, Some(SqlErr::UniqueConstraintViolation(_))) {
+        LedgerRefused::ReferenceUsed.into()
+    } else {
+        error
+    }
 }
 
 /// Sets `amount` of the payer's credits aside as the budget of a task.

@@ -18,14 +18,13 @@ pub struct Work {
     tx: DatabaseTransaction,
     caller: Caller,
     now: Timestamp,
-    ids: u16,
     events: Vec<Event>,
 }
 
 impl Work {
     pub(super) fn new(store: Store, tx: DatabaseTransaction, caller: Caller) -> Self {
         let now = store.clock().now();
-        Self { store, tx, caller, now, ids: 0, events: Vec::new() }
+        Self { store, tx, caller, now, events: Vec::new() }
     }
 
     /// The transaction, for queries.
@@ -52,11 +51,9 @@ impl Work {
         self.store.terms()
     }
 
-    /// An id that nothing has yet; the ids of one unit of work sort in the order of the calls.
+    /// An id that nothing has yet; ids sort in the order of the calls.
     pub fn fresh<I: Id>(&mut self) -> I {
-        let uuid = self.store.entropy().uuid(self.now, self.ids);
-        self.ids = self.ids.wrapping_add(1);
-        I::from_uuid(uuid)
+        I::from_uuid(self.store.entropy().uuid(self.now))
     }
 
     /// Fresh random bytes, for secrets and jitter.

@@ -1,3 +1,10 @@
-//! The integration tests: one binary, a file a noun.
+//! Stories through the running service, one file a noun. Each starts a [`world::World`] of its own and ends with
+//! [`world::World::check`].
 
-mod tidy;
+#[cfg(test)]
+mod world;
+
+#[cfg(test)]
+mod subscription;
+#[cfg(test)]
+mod transport;

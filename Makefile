@@ -1,0 +1,33 @@
+# The habits. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt bench web
+
+help:
+	@echo 'make run    a market with sample agents on this computer'
+	@echo 'make test   every test, on SQLite and on PostgreSQL'
+	@echo 'make lint   formatting and lints, as strict as they get'
+	@echo 'make fmt    format the sources'
+	@echo 'make bench  benchmarks'
+	@echo 'make web    build the console and GraphiQL'
+
+run:
+	@bash tests/tools.sh
+	cargo run -- demo
+
+test:
+	@bash tests/all.sh
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+fmt:
+	cargo fmt --all
+
+bench:
+	cargo bench --workspace
+
+web:
+	npm --prefix web ci
+	npm --prefix web run build

@@ -1,0 +1,368 @@
+//! Loading in batches: however many objects of a request need a row, they need one statement.
+//!
+//! A [`Batch`] collects keys and asks once. Its first caller leads: it yields to the scheduler once, which lets every other
+//! resolver that can run now name its key too, and then asks for all of them. There is no timer and no other task, so a level of
+//! the answer costs one statement whatever the load of the machine. Nothing is remembered between batches: a mutation later in
+//! the request, and every event of a subscription, sees fresh rows.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use entity::{
+    account, agent, agent_module, auction, bid, channel,
+    id::{AccountId, AgentId, AuctionId, BidId, ChannelId, ModuleId, TaskId, UserId},
+    rating, reputation, reputation_event, task, task_result, user,
+};
+use futures_util::{FutureExt, future::BoxFuture};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, Value,
+    sea_query::{Alias, Query, SelectStatement},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    auction::BidOrder,
+    error::Reported,
+    page::{Page, Window},
+};
+use crate::{
+    error::{Error, Result},
+    reputation::{Standing, standings},
+    store::Store,
+};
+
+/// Whoever waits for the value of a key.
+type Waiting<K, V> = Vec<(K, oneshot::Sender<Result<Option<V>>>)>;
+
+/// The keys that are asked for together.
+pub(super) struct Batch<K, V>(Mutex<Waiting<K, V>>);
+
+impl<K, V> Default for Batch<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+/// Sends the waiting callers away when their leader is dropped before it asked: they elect another one.
+struct Lead<'a, K, V>(Option<&'a Batch<K, V>>);
+
+impl<K, V> Drop for Lead<'_, K, V> {
+    fn drop(&mut self) {
+        if let Some(batch) = self.0 {
+            batch.waiting().clear();
+        }
+    }
+}
+
+impl<K, V> Batch<K, V> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting<K, V>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Clone + Eq + Hash, V: Clone> Batch<K, V> {
+    /// The value of `key`. `fetch` is called by one caller for the keys of all.
+    pub(super) async fn load<'f>(
+        &self,
+        key: K,
+        fetch: impl Fn(Vec<K>) -> BoxFuture<'f, Result<HashMap<K, V>>>,
+    ) -> Result<Option<V>> {
+        loop {
+            let (sender, receiver) = oneshot::channel();
+            let leads = {
+                let mut waiting = self.waiting();
+                waiting.push((key.clone(), sender));
+                waiting.len() == 1
+            };
+            if leads {
+                let mut lead = Lead(Some(self));
+                tokio::task::yield_now().await;
+                let waiting = std::mem::take(&mut *self.waiting());
+                lead.0 = None;
+                let keys: HashSet<K> = waiting.iter().map(|(key, _)| key.clone()).collect();
+                match fetch(keys.into_iter().collect()).await {
+                    // A receiver that is gone belongs to a field that nobody waits for any more.
+                    Ok(found) => {
+                        for (key, sender) in waiting {
+                            let _ = sender.send(Ok(found.get(&key).cloned()));
+                        }
+                    }
+                    Err(error) => {
+                        for (_, sender) in waiting {
+                            let _ = sender.send(Err(Error::internal(Reported)));
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+            if let Ok(found) = receiver.await {
+                return found;
+            }
+        }
+    }
+}
+
+/// A counting statement, compared by identity.
+#[derive(Clone)]
+struct Counting(Arc<SelectStatement>);
+
+impl PartialEq for Counting {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Counting {}
+
+impl Hash for Counting {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+/// All loaders of one request.
+pub(super) struct Loaders {
+    store: Store,
+    users: Batch<UserId, user::Model>,
+    agents: Batch<AgentId, agent::Model>,
+    auctions: Batch<AuctionId, auction::Model>,
+    tasks: Batch<TaskId, task::Model>,
+    channels: Batch<ChannelId, channel::Model>,
+    bids: Batch<BidId, bid::Model>,
+    modules: Batch<ModuleId, agent_module::Model>,
+    accounts: Batch<AccountId, account::Model>,
+    reputations: Batch<AgentId, reputation::Model>,
+    auctions_of_tasks: Batch<TaskId, auction::Model>,
+    results: Batch<TaskId, task_result::Model>,
+    ratings: Batch<TaskId, rating::Model>,
+    candidates: Batch<AuctionId, Arc<Vec<bid::Model>>>,
+    standings: Batch<AgentId, Standing>,
+    counts: Batch<Counting, i64>,
+    agents_of_users: Batch<(UserId, Window), Page<agent::Model>>,
+    evidence_of_agents: Batch<(AgentId, Window), Page<reputation_event::Model>>,
+    bids_of_auctions: Batch<(AuctionId, BidList), Page<bid::Model>>,
+}
+
+/// Which bids of an auction: of one bidder or all, in which order, from where to where.
+type BidList = (Option<UserId>, BidOrder, Window);
+
+/// Declares loaders of rows by a unique column.
+macro_rules! by_column {
+    ($($name:ident: $noun:ident by $key:ty = $column:ident, $field:ident;)+) => {$(
+        pub(super) async fn $name(&self, key: $key) -> Result<Option<$noun::Model>> {
+            self.$name
+                .load(key, |keys| {
+                    async move {
+                        let chosen = $noun::Column::$column.is_in(padded(&keys));
+                        let rows = $noun::Entity::find().filter(chosen).all(self.store.read()).await?;
+                        Ok(rows.into_iter().map(|row| (row.$field, row)).collect())
+                    }
+                    .boxed()
+                })
+                .await
+        }
+    )+};
+}
+
+impl Loaders {
+    pub(super) fn new(store: Store) -> Self {
+        Self {
+            store,
+            users: Batch::default(),
+            agents: Batch::default(),
+            auctions: Batch::default(),
+            tasks: Batch::default(),
+            channels: Batch::default(),
+            bids: Batch::default(),
+            modules: Batch::default(),
+            accounts: Batch::default(),
+            reputations: Batch::default(),
+            auctions_of_tasks: Batch::default(),
+            results: Batch::default(),
+            ratings: Batch::default(),
+            candidates: Batch::default(),
+            standings: Batch::default(),
+            counts: Batch::default(),
+            agents_of_users: Batch::default(),
+            evidence_of_agents: Batch::default(),
+            bids_of_auctions: Batch::default(),
+        }
+    }
+
+    by_column! {
+        users: user by UserId = Id, id;
+        agents: agent by AgentId = Id, id;
+        auctions: auction by AuctionId = Id, id;
+        tasks: task by TaskId = Id, id;
+        channels: channel by ChannelId = Id, id;
+        bids: bid by BidId = Id, id;
+        modules: agent_module by ModuleId = Id, id;
+        accounts: account by AccountId = Id, id;
+        reputations: reputation by AgentId = AgentId, agent_id;
+        auctions_of_tasks: auction by TaskId = TaskId, task_id;
+        results: task_result by TaskId = TaskId, task_id;
+        ratings: rating by TaskId = TaskId, task_id;
+    }
+
+    /// The bids of an auction that can be its best: all live ones while it is open, and the one that was ranked first after the
+    /// close.
+    pub(super) async fn candidates(&self, auction: AuctionId) -> Result<Arc<Vec<bid::Model>>> {
+        let found = self
+            .candidates
+            .load(auction, |auctions| {
+                async move {
+                    let live = bid::Column::Status.eq(bid::Status::Active).or(bid::Column::Rank.eq(1));
+                    let rows = bid::Entity::find()
+                        .filter(bid::Column::AuctionId.is_in(padded(&auctions)))
+                        .filter(live)
+                        .all(self.store.read())
+                        .await?;
+                    let mut grouped: HashMap<AuctionId, Vec<bid::Model>> = HashMap::new();
+                    for row in rows {
+                        grouped.entry(row.auction_id).or_default().push(row);
+                    }
+                    Ok(grouped.into_iter().map(|(auction, bids)| (auction, Arc::new(bids))).collect())
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// The present reputation of an agent.
+    pub(super) async fn standings(&self, agent: AgentId) -> Result<Standing> {
+        let found = self
+            .standings
+            .load(agent, |agents| {
+                async move { standings(self.store.read(), &agents, self.store.clock().now()).await }.boxed()
+            })
+            .await?;
+        found.ok_or(Error::NotFound("agent"))
+    }
+
+    /// A page of a user's agents, newest first.
+    pub(super) async fn agents_of_users(&self, user: UserId, window: Window) -> Result<Page<agent::Model>> {
+        let found = self
+            .agents_of_users
+            .load((user, window), |keys| {
+                async move {
+                    let mut pages = HashMap::new();
+                    for (window, users) in grouped(keys) {
+                        let (list, parent) = (agent::Entity::find(), agent::Column::OwnerId);
+                        let found = window
+                            .read_each(self.store.read(), list, &super::agent::NEWEST, parent, &users, |row| {
+                                row.owner_id
+                            })
+                            .await?;
+                        pages.extend(users.into_iter().map(|user| (user, window)).zip(found));
+                    }
+                    Ok(pages)
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// A page of the evidence about an agent, newest first.
+    pub(super) async fn evidence_of_agents(
+        &self,
+        agent: AgentId,
+        window: Window,
+    ) -> Result<Page<reputation_event::Model>> {
+        let found = self
+            .evidence_of_agents
+            .load((agent, window), |keys| {
+                async move {
+                    let mut pages = HashMap::new();
+                    for (window, agents) in grouped(keys) {
+                        let (list, parent) = (reputation_event::Entity::find(), reputation_event::Column::AgentId);
+                        let sort = super::reputation::NEWEST;
+                        let found = window
+                            .read_each(self.store.read(), list, &sort, parent, &agents, |row| row.agent_id)
+                            .await?;
+                        pages.extend(agents.into_iter().map(|agent| (agent, window)).zip(found));
+                    }
+                    Ok(pages)
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// A page of an auction's bids; of one bidder alone, or all.
+    pub(super) async fn bids_of_auctions(
+        &self,
+        auction: AuctionId,
+        bidder: Option<UserId>,
+        order: BidOrder,
+        window: Window,
+    ) -> Result<Page<bid::Model>> {
+        let found = self
+            .bids_of_auctions
+            .load((auction, (bidder, order, window)), |keys| {
+                async move {
+                    let mut pages = HashMap::new();
+                    for (which, auctions) in grouped(keys) {
+                        let (bidder, order, window) = which;
+                        let mut list = bid::Entity::find();
+                        if let Some(bidder) = bidder {
+                            list = list.filter(bid::Column::BidderId.eq(bidder));
+                        }
+                        let (sort, parent) = (order.sort(), bid::Column::AuctionId);
+                        let found = window
+                            .read_each(self.store.read(), list, &sort, parent, &auctions, |row| row.auction_id)
+                            .await?;
+                        pages.extend(auctions.into_iter().map(|auction| (auction, which)).zip(found));
+                    }
+                    Ok(pages)
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// The number that a counting statement answers. All counts that a level of the answer needs are one statement.
+    pub(super) async fn counts(&self, statement: Arc<SelectStatement>) -> Result<i64> {
+        let found = self
+            .counts
+            .load(Counting(statement), |statements| {
+                async move {
+                    let mut all = Query::select();
+                    for (place, counting) in statements.iter().enumerate() {
+                        all.expr_as(SelectStatement::clone(&counting.0), Alias::new(format!("c{place}")));
+                    }
+                    let row = self.store.read().query_one(&all).await?;
+                    let row = row.ok_or_else(|| Error::internal("a count answered no row"))?;
+                    let numbered = statements.into_iter().enumerate();
+                    numbered.map(|(place, counting)| Ok((counting, row.try_get("", &format!("c{place}"))?))).collect()
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(found.unwrap_or_default())
+    }
+}
+
+/// Parents by the part of their lists that is asked for; in one query it is mostly the same part of all.
+fn grouped<P, W: Eq + Hash>(keys: Vec<(P, W)>) -> HashMap<W, Vec<P>> {
+    let mut groups: HashMap<W, Vec<P>> = HashMap::new();
+    for (parent, which) in keys {
+        groups.entry(which).or_default().push(parent);
+    }
+    groups
+}
+
+/// The keys, the last one repeated up to the next power of two: few texts of statements are then prepared and kept.
+fn padded<K: Copy + Into<Value>>(keys: &[K]) -> impl Iterator<Item = K> + use<K> {
+    let wanted = keys.len().next_power_of_two();
+    let keys = keys.to_vec();
+    let last = keys.last().copied();
+    let missing = wanted.saturating_sub(keys.len());
+    keys.into_iter().chain(last.into_iter().cycle().take(missing))
+}

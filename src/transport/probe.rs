@@ -1,0 +1,162 @@
+//! What is asked about the process: whether it lives, whether it can work, its metrics, its public keys and its schema.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::{
+    Edge,
+    answer::{self, Fault},
+};
+use crate::app::App;
+
+/// How long one look at the database is good for: probes come often and from several sides.
+const DATABASE_GOOD_FOR: Duration = Duration::from_secs(1);
+/// How long the database may take to answer.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What was found out lately. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Readiness {
+    database: Arc<Mutex<Option<Looked>>>,
+}
+
+/// One look at the database.
+struct Looked {
+    at: Instant,
+    checks: Vec<Check>,
+}
+
+/// One thing that has to be right before requests are sent here.
+#[derive(Clone, Debug)]
+struct Check {
+    name: &'static str,
+    /// What is wrong, if anything is.
+    fault: Option<String>,
+    millis: u64,
+}
+
+impl Check {
+    fn new(name: &'static str, started: Instant, fault: Option<String>) -> Self {
+        Self { name, fault, millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    fn json(&self) -> Value {
+        match &self.fault {
+            None => json!({ "name": self.name, "status": "ok", "ms": self.millis }),
+            Some(fault) => json!({ "name": self.name, "status": "failed", "ms": self.millis, "reason": fault }),
+        }
+    }
+}
+
+impl Readiness {
+    async fn checks(&self, app: &App) -> Vec<Check> {
+        let draining = app.stop().is_cancelled().then(|| "the process is shutting down".to_owned());
+        let mut checks = vec![Check::new("draining", Instant::now(), draining)];
+        checks.extend(self.database(app).await);
+        checks.push(books(app).await);
+        checks
+    }
+
+    /// Whoever asks while somebody looks waits for what they see.
+    async fn database(&self, app: &App) -> Vec<Check> {
+        let mut known = self.database.lock().await;
+        match &*known {
+            Some(looked) if looked.at.elapsed() < DATABASE_GOOD_FOR => looked.checks.clone(),
+            Some(_) | None => {
+                let checks = vec![ping(app).await, migrations(app).await];
+                *known = Some(Looked { at: Instant::now(), checks: checks.clone() });
+                checks
+            }
+        }
+    }
+}
+
+async fn ping(app: &App) -> Check {
+    let started = Instant::now();
+    let fault = match tokio::time::timeout(DATABASE_PATIENCE, app.store().ping()).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the database does not answer");
+            Some("the database does not answer".to_owned())
+        }
+        Err(_) => Some("the database does not answer in time".to_owned()),
+    };
+    Check::new("database", started, fault)
+}
+
+async fn migrations(app: &App) -> Check {
+    let started = Instant::now();
+    let fault = match tokio::time::timeout(DATABASE_PATIENCE, app.store().pending_migrations()).await {
+        Ok(Ok(pending)) if pending.is_empty() => None,
+        Ok(Ok(pending)) => Some(format!("not applied: {}", pending.join(", "))),
+        Ok(Err(_)) | Err(_) => Some("the database does not say".to_owned()),
+    };
+    Check::new("migrations", started, fault)
+}
+
+/// The newest audit of the books. The process makes one every so often; only before its first is one made here.
+async fn books(app: &App) -> Check {
+    let started = Instant::now();
+    let audit = match app.last_audit() {
+        Some(audit) => Ok(audit),
+        None => app.audit().await,
+    };
+    let fault = match audit {
+        Ok(audit) if audit.ok() => None,
+        Ok(audit) => {
+            let broken: Vec<&str> = audit.checks.iter().filter(|it| it.violations > 0).map(|it| it.name).collect();
+            Some(format!("the books break {}", broken.join(", ")))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the books cannot be audited");
+            Some("the books cannot be read".to_owned())
+        }
+    };
+    Check::new("ledger", started, fault)
+}
+
+/// `GET /health`: the process lives. It asks nothing of anything, so that a slow database does not get the process killed.
+pub(super) async fn health() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /ready`: whether requests should be sent here, and if not, why.
+pub(super) async fn ready(State(edge): State<Edge>) -> Response {
+    let checks = edge.readiness.checks(&edge.app).await;
+    let ready = checks.iter().all(|check| check.fault.is_none());
+    let (status, word) = if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+    let checks: Vec<Value> = checks.iter().map(Check::json).collect();
+    answer::body(status, answer::JSON, &json!({ "status": word, "checks": checks }))
+}
+
+/// `GET /metrics`, in the text format of Prometheus.
+pub(super) async fn metrics(State(edge): State<Edge>) -> Response {
+    match edge.app.metrics().render() {
+        Ok(text) => typed("text/plain; version=0.0.4; charset=utf-8", text),
+        Err(error) => Fault::from(error).into_response(),
+    }
+}
+
+/// `GET /.well-known/jwks.json`: the keys that access tokens are signed with.
+pub(super) async fn jwks(State(edge): State<Edge>) -> Response {
+    let mut response = answer::body(StatusCode::OK, answer::JSON, &edge.app.auth().jwks());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    response
+}
+
+/// `GET /graphql/schema.graphql`: the contract.
+pub(super) async fn schema(State(edge): State<Edge>) -> Response {
+    typed("text/plain; charset=utf-8", edge.sdl.to_string())
+}
+
+fn typed(media_type: &'static str, text: String) -> Response {
+    ([(header::CONTENT_TYPE, media_type)], text).into_response()
+}

@@ -1,0 +1,684 @@
+//! GraphQL over WebSocket by the protocol
+//! [graphql-transport-ws](https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md).
+//!
+//! ```text
+//! upgrade ─ connection_init ─► ack ─ subscribe ─► next … complete | error
+//!              4408 4403          └ a task per operation ─► bounded queue ─► writer ─ deadline ─► client
+//! ```
+//!
+//! One task reads, one writes, and each operation has its own, so that no operation delays another, a ping or the end. An
+//! operation whose client does not read waits at the bounded queue; the log of events waits for it. A client that takes nothing
+//! for [`SEND_PATIENCE`] is let go and may resume from its last cursor.
+//!
+//! Whoever the token names is asked again with every operation and every [`RECHECK`], so that signing out ends what a socket
+//! may do. At the shutdown no operation is completed, because a client takes that for the end of the stream: the socket is
+//! closed with 1012, on which clients connect again.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_graphql::parser::types::OperationType;
+use axum::{
+    extract::{
+        Extension, State,
+        ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use entity::time::Timestamp;
+use futures_util::{
+    FutureExt, SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::{AbortHandle, JoinSet},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Edge, RequestId,
+    answer::{Fault, code, complete, is_request_error},
+    auth,
+    operation::{Operation, Parameters, panicked},
+};
+use crate::{caller::Caller, error::Error, store::Clock};
+
+/// The one sub-protocol that is spoken.
+const PROTOCOL: &str = "graphql-transport-ws";
+/// Sockets of this process at most.
+pub(super) const MAX_SOCKETS: usize = 20_000;
+/// Characters of an operation's id at most.
+const MAX_ID: usize = 128;
+/// Messages that wait for the client at most.
+const QUEUE: usize = 64;
+/// How long a client has to send `connection_init`.
+const INIT_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a client may take to accept one message.
+const SEND_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a sign of life is asked for.
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// How long a client may give none.
+const SILENCE: Duration = Duration::from_secs(45);
+/// How often the credentials of a socket are checked again.
+const RECHECK: Duration = Duration::from_mins(1);
+/// How long before the end of its token a client is told of it.
+const EXPIRY_WARNING: Duration = Duration::from_mins(1);
+/// How often a clock that is turned by hand is looked at.
+const MANUAL_CLOCK_EVERY: Duration = Duration::from_millis(20);
+/// How long the other side may take to answer the end of the conversation.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a socket is closed: the code that clients decide by, and a word for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Close(u16, String);
+
+impl Close {
+    /// The shutdown; clients connect again.
+    fn restart() -> Self {
+        Self(1012, "Service restart".to_owned())
+    }
+
+    fn too_big() -> Self {
+        Self(1009, "Message too big".to_owned())
+    }
+
+    /// Nothing is wrong with the client; it may try again.
+    fn later() -> Self {
+        Self(1013, "Try again later".to_owned())
+    }
+
+    fn bad_message(why: &str) -> Self {
+        Self(4400, why.to_owned())
+    }
+
+    fn unauthorized(why: &str) -> Self {
+        Self(4401, why.to_owned())
+    }
+
+    fn forbidden() -> Self {
+        Self(4403, "Forbidden".to_owned())
+    }
+
+    fn wrong_protocol() -> Self {
+        Self(4406, "Subprotocol not acceptable".to_owned())
+    }
+
+    fn init_timeout() -> Self {
+        Self(4408, "Connection initialisation timeout".to_owned())
+    }
+
+    fn duplicate(id: &str) -> Self {
+        Self(4409, format!("Subscriber for {id} already exists"))
+    }
+
+    fn second_init() -> Self {
+        Self(4429, "Too many initialisation requests".to_owned())
+    }
+
+    /// The client gave no sign of life.
+    fn silent() -> Self {
+        Self(4499, "Terminated".to_owned())
+    }
+
+    fn frame(self) -> Message {
+        // The reason of a close frame has 123 bytes; a longer one makes the frame invalid.
+        let mut reason = self.1;
+        while reason.len() > 123 {
+            reason.pop();
+        }
+        Message::Close(Some(CloseFrame { code: self.0, reason: reason.into() }))
+    }
+}
+
+/// What clients say.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Incoming {
+    ConnectionInit {
+        #[serde(default)]
+        payload: Option<Map<String, Value>>,
+    },
+    Ping {
+        #[serde(default)]
+        payload: Option<Map<String, Value>>,
+    },
+    Pong {
+        #[serde(default, rename = "payload")]
+        _payload: Option<Map<String, Value>>,
+    },
+    Subscribe {
+        id: String,
+        payload: Parameters,
+    },
+    Complete {
+        id: String,
+    },
+}
+
+/// The handler of `/graphql/ws`.
+pub(super) async fn upgrade(
+    State(edge): State<Edge>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => {
+            let status = rejection.into_response().status();
+            let message = format!("This page speaks WebSocket with the sub-protocol {PROTOCOL}.");
+            return Fault::new(status, code::BAD_USER_INPUT, message).json(&id);
+        }
+    };
+    let header_token = match auth::bearer(&headers) {
+        Ok(token) => token,
+        Err(error) => return Fault::from(error).json(&id),
+    };
+    let permit = Arc::clone(&edge.sockets).try_acquire_owned();
+    let (Ok(permit), false) = (permit, edge.app.stop().is_cancelled()) else {
+        return Fault::from(Error::Unavailable("No more connections are taken now.")).json(&id);
+    };
+    let limit = edge.app.config().limits.body_bytes;
+    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(limit).max_frame_size(limit);
+    let spoken = upgrade.selected_protocol().is_some();
+    let tracker = edge.app.tracker().clone();
+    upgrade.on_upgrade(move |socket| tracker.track_future(talk(edge, socket, spoken, header_token, permit)))
+}
+
+/// The whole life of a socket.
+async fn talk(edge: Edge, socket: WebSocket, spoken: bool, header_token: Option<String>, permit: OwnedSemaphorePermit) {
+    let (sink, mut stream) = socket.split();
+    let (outbound, queue) = mpsc::channel(QUEUE);
+    let gone = CancellationToken::new();
+    let writer = edge.app.tracker().spawn(write(sink, queue, gone.clone()));
+    let mut conversation = Conversation {
+        edge,
+        outbound,
+        gone,
+        header_token,
+        signed_in: None,
+        operations: Operations::default(),
+        tasks: JoinSet::new(),
+    };
+    let close = if spoken { conversation.listen(&mut stream).await } else { Some(Close::wrong_protocol()) };
+    conversation.tasks.shutdown().await;
+    if let Some(close) = close {
+        let _ = timeout(SEND_PATIENCE, conversation.send(close.frame())).await;
+    }
+    drop(conversation);
+    let writing = writer.abort_handle();
+    if timeout(SEND_PATIENCE, writer).await.is_err() {
+        writing.abort();
+    }
+    // The close frame is lost when the connection goes before the other side has taken it.
+    let _ = timeout(CLOSE_PATIENCE, async { while let Some(Ok(_)) = stream.next().await {} }).await;
+    drop(permit);
+}
+
+/// Sends what is queued, each message within bounded time.
+async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Message>, gone: CancellationToken) {
+    while let Some(message) = queue.recv().await {
+        let last = matches!(message, Message::Close(_));
+        if !matches!(timeout(SEND_PATIENCE, sink.send(message)).await, Ok(Ok(()))) {
+            break;
+        }
+        if last {
+            break;
+        }
+    }
+    gone.cancel();
+}
+
+/// Who the socket speaks for.
+#[derive(Clone)]
+struct SignedIn {
+    /// `None` for nobody in particular.
+    token: Option<String>,
+    caller: Caller,
+    warned: bool,
+}
+
+impl SignedIn {
+    fn expires_at(&self) -> Option<Timestamp> {
+        self.caller.identity().ok().and_then(|identity| identity.expires_at)
+    }
+}
+
+/// The state of one socket.
+struct Conversation {
+    edge: Edge,
+    outbound: mpsc::Sender<Message>,
+    /// The writer gave the client up.
+    gone: CancellationToken,
+    header_token: Option<String>,
+    /// `None` before `connection_init`.
+    signed_in: Option<SignedIn>,
+    operations: Operations,
+    /// Ends with the conversation.
+    tasks: JoinSet<()>,
+}
+
+impl Conversation {
+    /// Listens until the conversation ends; `None` when the client ended it.
+    async fn listen(&mut self, stream: &mut SplitStream<WebSocket>) -> Option<Close> {
+        let stop = self.edge.app.stop().clone();
+        let gone = self.gone.clone();
+        let init_deadline = Instant::now() + INIT_PATIENCE;
+        let (mut ping, mut recheck) = (interval(PING_EVERY), interval(RECHECK));
+        for ticks in [&mut ping, &mut recheck] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.reset();
+        }
+        let mut heard = Instant::now();
+        loop {
+            let expiry = approaching(
+                self.edge.app.store().clock().clone(),
+                self.signed_in.as_ref().and_then(SignedIn::expires_at),
+                self.signed_in.as_ref().is_some_and(|it| it.warned),
+            );
+            tokio::select! {
+                () = stop.cancelled() => return Some(Close::restart()),
+                () = gone.cancelled() => return None,
+                () = sleep_until(init_deadline), if self.signed_in.is_none() => return Some(Close::init_timeout()),
+                left = expiry => {
+                    if left.is_zero() {
+                        return Some(Close::unauthorized("The token has expired"));
+                    }
+                    self.warn(left).await;
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > SILENCE {
+                        return Some(Close::silent());
+                    }
+                    self.send(Message::Ping(Vec::new().into())).await;
+                }
+                _ = recheck.tick() => {
+                    if let Err(close) = self.recheck().await {
+                        return Some(close);
+                    }
+                }
+                Some(_) = self.tasks.join_next() => {}
+                message = stream.next() => {
+                    heard = Instant::now();
+                    match self.hear(message?).await {
+                        Ok(true) => {}
+                        Ok(false) => return None,
+                        Err(close) => return Some(close),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes one message in; `false` when it was the client's last.
+    async fn hear(&mut self, message: Result<Message, axum::Error>) -> Result<bool, Close> {
+        match message {
+            Ok(Message::Text(text)) => {
+                let incoming =
+                    serde_json::from_str(&text).map_err(|_| Close::bad_message("Invalid message received"))?;
+                self.act(incoming).await.map(|()| true)
+            }
+            Ok(Message::Binary(_)) => Err(Close::bad_message("Messages must be text")),
+            Ok(Message::Ping(_) | Message::Pong(_)) => Ok(true),
+            Err(error) if error.to_string().contains("too long") => Err(Close::too_big()),
+            Ok(Message::Close(_)) | Err(_) => Ok(false),
+        }
+    }
+
+    async fn act(&mut self, incoming: Incoming) -> Result<(), Close> {
+        match incoming {
+            Incoming::ConnectionInit { payload } => self.init(payload.unwrap_or_default()).await,
+            Incoming::Ping { payload } => {
+                self.renew(payload.as_ref()).await?;
+                let pong = match payload {
+                    Some(payload) if !payload.contains_key("authorization") => {
+                        json!({ "type": "pong", "payload": payload })
+                    }
+                    Some(_) | None => json!({ "type": "pong" }),
+                };
+                self.send(text(&pong)).await;
+                Ok(())
+            }
+            Incoming::Pong { .. } => Ok(()),
+            Incoming::Subscribe { id, payload } => self.subscribe(id, payload).await,
+            Incoming::Complete { id } => {
+                self.operations.abort(&id);
+                Ok(())
+            }
+        }
+    }
+
+    /// `connection_init`: the token is in the payload, because browsers cannot set headers on a WebSocket, or in the header.
+    async fn init(&mut self, payload: Map<String, Value>) -> Result<(), Close> {
+        if self.signed_in.is_some() {
+            return Err(Close::second_init());
+        }
+        let token = match token_of(&payload) {
+            Ok(Some(token)) => Some(token),
+            Ok(None) => self.header_token.take(),
+            Err(NotText) => return Err(Close::forbidden()),
+        };
+        let caller = match auth::caller(&self.edge.app, token.as_deref()).await {
+            Ok(caller) => caller,
+            Err(Error::Unauthenticated(_)) => return Err(Close::forbidden()),
+            Err(error) => {
+                tracing::warn!(%error, "a socket could not be signed in");
+                return Err(Close::later());
+            }
+        };
+        self.signed_in = Some(SignedIn { token, caller, warned: false });
+        self.send(text(&json!({ "type": "connection_ack" }))).await;
+        Ok(())
+    }
+
+    /// A `ping` may carry a new token of the same user, so that a stream can outlive its first one.
+    async fn renew(&mut self, payload: Option<&Map<String, Value>>) -> Result<(), Close> {
+        let (Some(signed_in), Some(Ok(Some(token)))) = (&mut self.signed_in, payload.map(token_of)) else {
+            return Ok(());
+        };
+        match auth::caller(&self.edge.app, Some(&token)).await {
+            Ok(caller) if caller.user_id() == signed_in.caller.user_id() => {
+                *signed_in = SignedIn { token: Some(token), caller, warned: false };
+                Ok(())
+            }
+            Ok(_) | Err(Error::Unauthenticated(_)) => Err(Close::forbidden()),
+            // The old token is good for a while; the client will try again.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether the credentials are still good; a database that does not answer proves nothing.
+    async fn recheck(&mut self) -> Result<(), Close> {
+        let Some(SignedIn { token: Some(token), caller, .. }) = &mut self.signed_in else { return Ok(()) };
+        match auth::caller(&self.edge.app, Some(token)).await {
+            Ok(fresh) => *caller = fresh,
+            Err(Error::Unauthenticated(_)) => return Err(Close::unauthorized("The token is no longer valid")),
+            Err(error) => tracing::warn!(%error, "the credentials of a socket could not be checked"),
+        }
+        Ok(())
+    }
+
+    async fn warn(&mut self, left: Duration) {
+        if let Some(signed_in) = &mut self.signed_in {
+            signed_in.warned = true;
+        }
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        self.send(text(&json!({ "type": "ping", "payload": { "type": "token_expiring", "inMs": left } }))).await;
+    }
+
+    async fn subscribe(&mut self, id: String, parameters: Parameters) -> Result<(), Close> {
+        if self.signed_in.is_none() {
+            return Err(Close::unauthorized("Unauthorized"));
+        }
+        if id.is_empty() || id.len() > MAX_ID {
+            return Err(Close::bad_message("The id of an operation has 1 to 128 characters"));
+        }
+        if self.operations.contains(&id) {
+            return Err(Close::duplicate(&id));
+        }
+        self.recheck().await?;
+        let Some(SignedIn { caller, .. }) = &self.signed_in else { return Ok(()) };
+        let caller = caller.clone();
+        let request_id = self.edge.fresh_request_id();
+        let limit = self.edge.app.config().limits.operations_per_socket;
+        if self.operations.len() >= limit {
+            let message = format!("One socket takes {limit} operations at a time.");
+            let fault = Fault::of_graphql(code::LIMIT, message, Vec::new());
+            self.send(text(&json!({ "type": "error", "id": id, "payload": [fault.entry(&request_id)] }))).await;
+            return Ok(());
+        }
+        let running = Running {
+            edge: self.edge.clone(),
+            outbound: self.outbound.clone(),
+            operations: self.operations.clone(),
+            id: id.clone(),
+            request_id,
+        };
+        // The operation cannot end, and take itself off the list, before it is on it.
+        let mut listed = self.operations.lock();
+        let serial = listed.next();
+        let task = self.tasks.spawn(running.run(serial, parameters, caller));
+        listed.running.insert(id, (serial, task));
+        Ok(())
+    }
+
+    /// Queues a message; nothing when the client is gone.
+    async fn send(&self, message: Message) {
+        tokio::select! {
+            _ = self.outbound.send(message) => {}
+            () = self.gone.cancelled() => {}
+        }
+    }
+}
+
+/// An `authorization` that is no text.
+struct NotText;
+
+/// The token in a payload, with or without "Bearer".
+fn token_of(payload: &Map<String, Value>) -> Result<Option<String>, NotText> {
+    match payload.get("authorization").or_else(|| payload.get("Authorization")) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(value)) => {
+            let token = auth::strip_scheme(value).unwrap_or_else(|| value.trim());
+            Ok((!token.is_empty()).then(|| token.to_owned()))
+        }
+        Some(_) => Err(NotText),
+    }
+}
+
+/// Waits until the token has ended, and before that, once, until its end is near; tells how long it still is.
+async fn approaching(clock: Clock, expires_at: Option<Timestamp>, warned: bool) -> Duration {
+    let Some(expires_at) = expires_at else { return std::future::pending().await };
+    let warning = if warned { Duration::ZERO } else { EXPIRY_WARNING };
+    loop {
+        let left = expires_at.since(clock.now());
+        if left <= warning {
+            return left;
+        }
+        let pause = match clock {
+            Clock::System => left.saturating_sub(warning),
+            Clock::Manual(_) => MANUAL_CLOCK_EVERY,
+        };
+        sleep(pause).await;
+    }
+}
+
+/// The operations of a socket that are under way.
+#[derive(Clone, Default)]
+struct Operations(Arc<Mutex<Listed>>);
+
+#[derive(Default)]
+struct Listed {
+    running: HashMap<String, (u64, AbortHandle)>,
+    serial: u64,
+}
+
+impl Listed {
+    /// A number that no operation of the socket had: ids may be used again.
+    fn next(&mut self) -> u64 {
+        self.serial = self.serial.wrapping_add(1);
+        self.serial
+    }
+}
+
+impl Operations {
+    fn lock(&self) -> MutexGuard<'_, Listed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn contains(&self, id: &str) -> bool {
+        self.lock().running.contains_key(id)
+    }
+
+    fn len(&self) -> usize {
+        self.lock().running.len()
+    }
+
+    fn abort(&self, id: &str) {
+        if let Some((_, task)) = self.lock().running.remove(id) {
+            task.abort();
+        }
+    }
+
+    /// Takes an operation off the list unless another one has its id by now.
+    fn remove(&self, id: &str, serial: u64) {
+        let mut listed = self.lock();
+        if listed.running.get(id).is_some_and(|(running, _)| *running == serial) {
+            listed.running.remove(id);
+        }
+    }
+}
+
+/// One operation under way.
+struct Running {
+    edge: Edge,
+    outbound: mpsc::Sender<Message>,
+    operations: Operations,
+    id: String,
+    request_id: String,
+}
+
+impl Running {
+    async fn run(self, serial: u64, parameters: Parameters, caller: Caller) {
+        let outcome = match AssertUnwindSafe(self.answer(parameters, caller)).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(panic) => Err(self.errors(&panicked(panic.as_ref()))),
+        };
+        if self.edge.app.stop().is_cancelled() {
+            return;
+        }
+        // First off the list: once the client knows of the end it may use the id again.
+        self.operations.remove(&self.id, serial);
+        let last = match outcome {
+            Ok(()) => json!({ "type": "complete", "id": self.id }),
+            Err(errors) => json!({ "type": "error", "id": self.id, "payload": errors }),
+        };
+        let _ = self.outbound.send(text(&last)).await;
+    }
+
+    /// Sends what comes of the operation; the errors if nothing was executed.
+    async fn answer(&self, parameters: Parameters, caller: Caller) -> Result<(), Value> {
+        let operation = Operation::new(&self.edge.guard, parameters).map_err(|fault| self.errors(&fault))?;
+        if operation.kind == OperationType::Subscription {
+            return self.stream(operation, caller).await;
+        }
+        let executed = self.edge.execute(operation, caller, &self.request_id).await;
+        let response = executed.map_err(|fault| self.errors(&fault))?;
+        if is_request_error(&response) {
+            return Err(json!(response.errors));
+        }
+        self.next(&response).await;
+        Ok(())
+    }
+
+    async fn stream(&self, operation: Operation, caller: Caller) -> Result<(), Value> {
+        let request = operation.into_request(&self.edge, caller, &self.request_id);
+        let mut responses = self.edge.schema.execute_stream(request);
+        let mut started = false;
+        while let Some(mut response) = responses.next().await {
+            complete(&mut response, &self.request_id);
+            if !started && did_not_start(&response) {
+                return Err(json!(response.errors));
+            }
+            started = true;
+            self.next(&response).await;
+        }
+        Ok(())
+    }
+
+    async fn next(&self, response: &async_graphql::Response) {
+        let message = json!({ "type": "next", "id": self.id, "payload": response });
+        let _ = self.outbound.send(text(&message)).await;
+    }
+
+    fn errors(&self, fault: &Fault) -> Value {
+        json!([fault.entry(&self.request_id)])
+    }
+}
+
+/// Whether a subscription's first response says that there will be no stream: the errors are about the request or about the
+/// one field itself, and there is no data.
+fn did_not_start(response: &async_graphql::Response) -> bool {
+    response.data == async_graphql::Value::Null
+        && !response.errors.is_empty()
+        && response.errors.iter().all(|error| error.path.len() <= 1)
+}
+
+fn text(message: &Value) -> Message {
+    Message::Text(message.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_their_form() {
+        for right in [
+            r#"{"type": "connection_init"}"#,
+            r#"{"type": "connection_init", "payload": null}"#,
+            r#"{"type": "connection_init", "payload": {"a": 1}}"#,
+            r#"{"type": "ping"}"#,
+            r#"{"type": "pong", "payload": {}}"#,
+            r#"{"id": "1", "type": "subscribe", "payload": {"query": "{ a }", "variables": {"n": 1}}}"#,
+            r#"{"id": "1", "type": "complete"}"#,
+        ] {
+            assert!(serde_json::from_str::<Incoming>(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "",
+            "[]",
+            "{}",
+            r#"{"type": "start", "id": "1"}"#,
+            r#"{"type": "connection_init", "payload": "x"}"#,
+            r#"{"type": "subscribe", "payload": {"query": "{ a }"}}"#,
+            r#"{"type": "subscribe", "id": 1, "payload": {"query": "{ a }"}}"#,
+            r#"{"type": "subscribe", "id": "1", "payload": {}}"#,
+            r#"{"type": "subscribe", "id": "1", "payload": {"query": "{ a }", "variables": [1]}}"#,
+            r#"{"type": "complete"}"#,
+        ] {
+            assert!(serde_json::from_str::<Incoming>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_token_may_stand_alone() {
+        let of = |value: Value| match token_of(json!({ "authorization": value }).as_object().unwrap()) {
+            Ok(token) => token,
+            Err(NotText) => panic!("not a text"),
+        };
+        assert_eq!(of(json!("Bearer abc")).as_deref(), Some("abc"));
+        assert_eq!(of(json!("abc")).as_deref(), Some("abc"));
+        assert_eq!(of(json!("")), None);
+        assert_eq!(of(json!(null)), None);
+        assert!(token_of(json!({ "authorization": 1 }).as_object().unwrap()).is_err());
+        assert!(matches!(token_of(&Map::new()), Ok(None)));
+    }
+
+    #[test]
+    fn a_close_reason_fits_its_frame() {
+        let Message::Close(Some(frame)) = Close::duplicate(&"é".repeat(64)).frame() else { panic!() };
+        assert_eq!(frame.code, 4409);
+        assert!(frame.reason.len() <= 123);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_token_is_told_before_it_comes() {
+        let clock = Clock::manual(Timestamp::from_micros(0));
+        let at = Some(Timestamp::from_micros(0).after(Duration::from_secs(100)));
+        let waiting = approaching(clock.clone(), at, false);
+        clock.advance(Duration::from_secs(50));
+        assert_eq!(waiting.await, Duration::from_secs(50));
+        assert!(timeout(Duration::from_millis(60), approaching(clock.clone(), at, true)).await.is_err());
+        clock.advance(Duration::from_secs(50));
+        assert_eq!(approaching(clock.clone(), at, true).await, Duration::ZERO);
+        assert!(timeout(Duration::from_millis(60), approaching(clock, None, false)).await.is_err());
+    }
+}

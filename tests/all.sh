@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Every test on SQLite, then the stories again on PostgreSQL. Says at the end how many ran on each, and fails if either failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+bash tests/tools.sh || exit 1
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+# Adds up cargo's "test result:" lines. A run without one of them ran nothing, which is a failure too.
+count() {
+    awk '
+        /^test result:/ {
+            results++
+            for (i = 1; i < NF; i++) {
+                if ($(i + 1) == "passed;") passed += $i
+                if ($(i + 1) == "failed;") failed += $i
+                if ($(i + 1) == "ignored;") ignored += $i
+            }
+        }
+        END {
+            printf "%d passed, %d failed", passed, failed
+            if (ignored) printf ", %d ignored", ignored
+            print ""
+            exit !(results && passed && !failed)
+        }
+    ' "$1"
+}
+
+echo '== SQLite: the whole workspace'
+env -u TEST_DATABASE_URL cargo test --workspace --no-fail-fast 2>&1 | tee "$logs/sqlite"
+sqlite_status=$?
+
+echo '== PostgreSQL: the stories again'
+if [[ -n ${TEST_DATABASE_URL:-} ]]; then
+    cargo test --test it --no-fail-fast 2>&1 | tee "$logs/postgres"
+else
+    bash tests/postgres.sh cargo test --test it --no-fail-fast 2>&1 | tee "$logs/postgres"
+fi
+postgres_status=$?
+
+echo
+sqlite=$(count "$logs/sqlite") || sqlite_status=1
+postgres=$(count "$logs/postgres") || postgres_status=1
+verdict() { if (($1)); then echo 'FAILED'; else echo 'ok'; fi; }
+printf '%-11s %-7s %s\n' SQLite "$(verdict $sqlite_status)" "$sqlite"
+printf '%-11s %-7s %s\n' PostgreSQL "$(verdict $postgres_status)" "$postgres"
+exit $((sqlite_status || postgres_status))

@@ -1,0 +1,387 @@
+//! What every client relies on, whatever it asks for: status codes, media types, limits, ids of requests, and that nothing a
+//! client sends ends the service.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{
+    Method,
+    header::{ACCEPT, CONTENT_TYPE},
+};
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use crate::world::{Reply, World, send};
+
+const GRAPHQL: &str = "application/graphql-response+json; charset=utf-8";
+const JSON: &str = "application/json; charset=utf-8";
+
+async fn get(world: &World, path: &str) -> Reply {
+    send(world.http().get(world.url(path))).await
+}
+
+/// Posts a body as JSON to a client of the older media type or of the newer one.
+async fn post(world: &World, accept: &str, body: impl Into<String>) -> Reply {
+    let request =
+        world.http().post(world.url("/graphql")).header(CONTENT_TYPE, "application/json").header(ACCEPT, accept);
+    send(request.body(body.into())).await
+}
+
+async fn post_query(world: &World, query: &str) -> Reply {
+    post(world, GRAPHQL, json!({ "query": query }).to_string()).await
+}
+
+fn by_get(query: &str) -> String {
+    format!("/graphql?{}", form_urlencoded::Serializer::new(String::new()).append_pair("query", query).finish())
+}
+
+#[tokio::test]
+async fn the_process_says_how_it_is() {
+    let world = World::start().await;
+    for path in ["/health", "/ready", "/metrics", "/graphql/schema.graphql", "/.well-known/jwks.json", "/"] {
+        let reply = get(&world, path).await;
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        assert_eq!(reply.header("x-content-type-options"), "nosniff", "{path}");
+        let head = send(world.http().head(world.url(path))).await;
+        assert_eq!((head.status, head.text.as_str()), (200, ""), "{path}");
+    }
+    assert_eq!(get(&world, "/health").await.text, "ok\n");
+    assert!(get(&world, "/metrics").await.text.contains("zerostate_"));
+    assert!(get(&world, "/graphql/schema.graphql").await.text.contains("type Mutation"));
+    let jwks = get(&world, "/.well-known/jwks.json").await;
+    assert_eq!(jwks.header("cache-control"), "public, max-age=300");
+    assert!(jwks.json()["keys"].is_array());
+    let ready = get(&world, "/ready").await.json();
+    assert_eq!(ready["status"], "ready");
+    let checks: Vec<&str> = ready["checks"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(checks, ["draining", "database", "migrations", "ledger"]);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_process_that_shuts_down_wants_no_more_requests() {
+    let world = World::start().await;
+    // This connection is open before the listener closes.
+    assert_eq!(get(&world, "/ready").await.status, 200);
+    let router = zerostate::transport::router(world.app.clone(), zerostate::graphql::schema(&world.app));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = format!("http://{}/ready", listener.local_addr().unwrap());
+    let serving = async move { axum::serve(listener, router).await };
+    let asking = async {
+        world.app.stop().cancel();
+        let reply = send(world.http().get(other)).await;
+        assert_eq!(reply.status, 503);
+        assert_eq!(reply.json()["status"], "not ready");
+        assert_eq!(reply.json()["checks"][0]["reason"], "the process is shutting down");
+    };
+    tokio::select! {
+        _ = serving => panic!("the server ended"),
+        () = asking => {}
+    }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn pages_that_are_not_there_answer_in_the_same_shape() {
+    let world = World::start().await;
+    let missing = get(&world, "/nowhere").await;
+    assert_eq!((missing.status, missing.code().as_str()), (404, "NOT_FOUND"));
+    assert_eq!(missing.json()["errors"][0]["extensions"]["requestId"], missing.header("x-request-id"));
+    let method = send(world.http().post(world.url("/health"))).await;
+    assert_eq!((method.status, method.code().as_str()), (405, "METHOD_NOT_ALLOWED"));
+    assert_eq!(method.header("allow"), "GET,HEAD");
+    let page = get(&world, "/").await;
+    assert!(!page.text.contains("://"), "the page names another host");
+    assert!(page.header("content-security-policy").contains("default-src 'none'"));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn the_client_chooses_the_media_type() {
+    let world = World::start().await;
+    let good = json!({ "query": "{ __typename }" }).to_string();
+    let bad = json!({ "query": "{ noSuchField }" }).to_string();
+    for (accept, media_type, status_of_bad) in [
+        ("application/graphql-response+json", GRAPHQL, 400),
+        ("application/json", JSON, 200),
+        ("*/*", JSON, 200),
+        ("application/graphql-response+json, application/json;q=0.9", GRAPHQL, 400),
+        ("application/graphql-response+json;q=0.1, application/json;q=0.2", JSON, 200),
+    ] {
+        let reply = post(&world, accept, good.clone()).await;
+        assert_eq!((reply.status, reply.header("content-type")), (200, media_type), "{accept}");
+        assert_eq!(reply.header("cache-control"), "no-store", "{accept}");
+        assert_eq!(reply.json(), json!({ "data": { "__typename": "Query" } }), "{accept}");
+        let reply = post(&world, accept, bad.clone()).await;
+        assert_eq!((reply.status, reply.header("content-type")), (status_of_bad, media_type), "{accept}");
+        assert_eq!(reply.code(), "GRAPHQL_VALIDATION_FAILED");
+        assert!(reply.json().get("data").is_none(), "{accept}");
+    }
+    let html = post(&world, "text/html", good).await;
+    assert_eq!((html.status, html.code().as_str()), (406, "NOT_ACCEPTABLE"));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_body_is_one_request_in_json() {
+    let world = World::start().await;
+    for wrong in [
+        "",
+        "{",
+        "null",
+        "[]",
+        r#"[{"query": "{ __typename }"}]"#,
+        "{}",
+        r#"{"query": 1}"#,
+        r#"{"query": ""}"#,
+        r#"{"query": "{ __typename }", "operationName": 1}"#,
+        r#"{"query": "{ __typename }", "variables": "x"}"#,
+        r#"{"query": "{ __typename }", "variables": [1]}"#,
+        r#"{"query": "{ __typename }", "extensions": "x"}"#,
+    ] {
+        for accept in [GRAPHQL, JSON] {
+            let reply = post(&world, accept, wrong).await;
+            assert_eq!((reply.status, reply.code().as_str()), (400, "BAD_USER_INPUT"), "{wrong}");
+            assert!(!reply.json()["errors"][0]["message"].as_str().unwrap().contains("untagged"), "{wrong}");
+        }
+    }
+    for right in [
+        r#"{"query": "{ __typename }", "operationName": null, "variables": null, "extensions": null}"#,
+        r#"{"query": "query Q { __typename }", "operationName": "Q", "variables": {}, "extensions": {"a": 1}}"#,
+    ] {
+        assert_eq!(post(&world, GRAPHQL, right).await.status, 200, "{right}");
+    }
+    for media_type in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+        let request = world.http().post(world.url("/graphql")).header(CONTENT_TYPE, media_type);
+        let reply = send(request.body(r#"{"query": "{ __typename }"}"#)).await;
+        assert_eq!((reply.status, reply.code().as_str()), (415, "UNSUPPORTED_MEDIA_TYPE"), "{media_type}");
+    }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn get_is_for_queries() {
+    let world = World::start().await;
+    let reply = get(&world, &by_get("{ __typename }")).await;
+    assert_eq!((reply.status, reply.json()), (200, json!({ "data": { "__typename": "Query" } })));
+    for document in ["mutation { anything }", "subscription { anything }"] {
+        for accept in [GRAPHQL, JSON] {
+            let reply = send(world.http().get(world.url(&by_get(document))).header(ACCEPT, accept)).await;
+            assert_eq!((reply.status, reply.code().as_str()), (405, "METHOD_NOT_ALLOWED"), "{document}");
+            assert_eq!(reply.header("allow"), "POST");
+        }
+    }
+    assert_eq!(get(&world, "/graphql").await.status, 400);
+    let put = send(world.http().put(world.url("/graphql"))).await;
+    assert_eq!((put.status, put.header("allow")), (405, "GET, POST"));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn requests_that_cannot_be_executed_say_why() {
+    let world = World::start().await;
+    for (body, code, message) in [
+        (json!({ "query": "{ a(" }), "GRAPHQL_PARSE_FAILED", "Syntax error at line 1, column 5: expected"),
+        (
+            json!({ "query": "query A { __typename } query B { __typename }" }),
+            "OPERATION_RESOLUTION_FAILURE",
+            "several",
+        ),
+        (json!({ "query": "query A { __typename }", "operationName": "B" }), "OPERATION_RESOLUTION_FAILURE", "\"B\""),
+        (json!({ "query": "query($id: ID!) { node(id: $id) { id } }" }), "BAD_USER_INPUT", "Variable \"$id\""),
+        (json!({ "query": "subscription { anything }" }), "OPERATION_RESOLUTION_FAILURE", "/graphql/ws"),
+    ] {
+        let reply = post(&world, GRAPHQL, body.to_string()).await;
+        assert_eq!((reply.status, reply.code().as_str()), (400, code), "{body}");
+        let error = &reply.json()["errors"][0];
+        assert!(error["message"].as_str().unwrap().contains(message), "{error}");
+        assert!(!error["message"].as_str().unwrap().contains('\n'), "{error}");
+        assert_eq!(error["extensions"]["retryable"], false);
+        assert!(reply.json().get("data").is_none());
+        assert_eq!(post(&world, JSON, body.to_string()).await.status, 200, "{body}");
+    }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_request_has_an_id() {
+    let world = World::start().await;
+    let asked = |id: &'static str| {
+        let request = world.http().post(world.url("/graphql")).header(CONTENT_TYPE, "application/json");
+        send(request.header("x-request-id", id).body(r#"{"query": "{ noSuchField }"}"#))
+    };
+    let mine = asked("my-id.7").await;
+    assert_eq!(mine.header("x-request-id"), "my-id.7");
+    assert_eq!(mine.json()["errors"][0]["extensions"]["requestId"], "my-id.7");
+    let (one, two) = (asked("not mine").await, asked("not mine").await);
+    assert_ne!(one.header("x-request-id"), "not mine");
+    assert_ne!(one.header("x-request-id"), two.header("x-request-id"));
+    assert_eq!(one.json()["errors"][0]["extensions"]["requestId"], one.header("x-request-id"));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_valid_is_told_before_anything_else() {
+    let world = World::start().await;
+    let ada = world.user("ada").await;
+    assert_eq!(ada.query("{ me { id } }", json!({})).await["me"]["id"], ada.id());
+    assert!(world.anonymous().query("{ me { id } }", json!({})).await["me"].is_null());
+    for authorization in ["Bearer wrong", "Bearer ", "Basic YTpi", "wrong"] {
+        let request = world.http().post(world.url("/graphql")).header("authorization", authorization);
+        // The document is not even GraphQL.
+        let reply = send(request.header(CONTENT_TYPE, "application/json").body(r#"{"query": "{"}"#)).await;
+        assert_eq!((reply.status, reply.code().as_str()), (401, "UNAUTHENTICATED"), "{authorization}");
+        assert!(reply.header("www-authenticate").starts_with("Bearer "), "{authorization}");
+    }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn bodies_are_bounded() {
+    let world = World::with(|config| config.limits.body_bytes = 10_000).await;
+    let fits = json!({ "query": "{ __typename }", "extensions": { "x": "y".repeat(9_000) } }).to_string();
+    assert_eq!(post(&world, GRAPHQL, fits).await.status, 200);
+    for accept in [GRAPHQL, JSON] {
+        let reply = post(&world, accept, format!("\"{}\"", "x".repeat(20_000))).await;
+        assert_eq!((reply.status, reply.code().as_str()), (413, "PAYLOAD_TOO_LARGE"));
+    }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn attacks_are_answered_at_once_and_the_service_lives() {
+    let world = World::start().await;
+    let deep_list = format!("{{ a(x: {}{}) }}", "[".repeat(2_000), "]".repeat(2_000));
+    let deep_object = format!("{{ a(x: {}1{}) }}", "{x:".repeat(2_000), "}".repeat(2_000));
+    let deep_fields = format!("{}a{}", "{a".repeat(2_000), "}".repeat(2_000));
+    let hidden = format!("{{ a(x: [\"\"\" \" {}", "[".repeat(2_000));
+    let number = |count: usize, text: &dyn Fn(usize) -> String| (0..count).map(text).collect::<Vec<_>>().join(" ");
+    let aliases = format!("{{ {} }}", number(20_000, &|n| format!("a{n}:__typename")));
+    let some_aliases = format!("{{ {} }}", number(1_000, &|n| format!("a{n}:__typename")));
+    let lace = number(30, &|n| format!("fragment F{n} on Query{{...F{0} ...F{0}}}", n + 1));
+    let laced = format!("{{...F0}}{lace} fragment F30 on Query{{__typename}}");
+    let headless = format!("{{...F0}}{lace}");
+    let cycle = "{...A} fragment A on Query{...B} fragment B on Query{...A}".to_owned();
+    let directives = format!("{{ __typename {} }}", "@skip(if: false) ".repeat(500));
+    let unused = format!("query({}) {{ __typename }}", number(900, &|n| format!("$v{n}:Int")));
+    for (name, document, codes) in [
+        ("a list 2,000 deep", deep_list, "QUERY_LIMIT_EXCEEDED"),
+        ("an object 2,000 deep", deep_object, "QUERY_LIMIT_EXCEEDED"),
+        ("fields 2,000 deep", deep_fields, "QUERY_LIMIT_EXCEEDED"),
+        ("brackets behind quotes", hidden, "GRAPHQL_PARSE_FAILED"),
+        ("20,000 aliases", aliases, "QUERY_LIMIT_EXCEEDED"),
+        ("1,000 aliases", some_aliases, "QUERY_LIMIT_EXCEEDED"),
+        ("fragments that double", laced, "QUERY_LIMIT_EXCEEDED"),
+        ("fragments that double into nothing", headless, "GRAPHQL_VALIDATION_FAILED"),
+        ("fragments in a circle", cycle, "GRAPHQL_VALIDATION_FAILED"),
+        ("500 directives", directives, "QUERY_LIMIT_EXCEEDED"),
+        ("900 unused variables", unused, "GRAPHQL_VALIDATION_FAILED"),
+        ("a mutation that repeats a field", "mutation { logout logout }".to_owned(), "GRAPHQL_VALIDATION_FAILED"),
+        ("a mutation in a fragment", "mutation { ... { logout } }".to_owned(), "GRAPHQL_VALIDATION_FAILED"),
+    ] {
+        let started = Instant::now();
+        let reply = post_query(&world, &document).await;
+        assert!(started.elapsed() < Duration::from_secs(2), "{name} took {:?}", started.elapsed());
+        assert_eq!((reply.status, reply.code().as_str()), (400, codes), "{name}");
+        assert!(reply.json()["errors"].as_array().unwrap().len() <= 20, "{name}");
+        assert_eq!(post_query(&world, "{ __typename }").await.status, 200, "after {name}");
+    }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn json_that_is_deep_or_odd_is_answered() {
+    let world = World::start().await;
+    let deep =
+        format!(r#"{{"query": "{{ __typename }}", "variables": {{"x": {}{}}}}}"#, "[".repeat(5_000), "]".repeat(5_000));
+    assert_eq!(post(&world, GRAPHQL, deep).await.status, 400);
+    for odd in
+        [r#"{"query": "{ __typename }", "variables": {"not a name!": 1}}"#, r#"{"query": "{ __typename \u0000 }"}"#]
+    {
+        assert!(post(&world, GRAPHQL, odd).await.status < 500, "{odd}");
+    }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn other_sites_may_call_only_when_they_are_listed() {
+    let preflight = |world: &World, origin: &'static str| {
+        let request = world.http().request(Method::OPTIONS, world.url("/graphql")).header("origin", origin);
+        send(request.header("access-control-request-method", "POST"))
+    };
+    let closed = World::start().await;
+    assert_eq!(preflight(&closed, "https://app.example").await.header("access-control-allow-origin"), "");
+    closed.check().await;
+
+    let open = World::with(|config| config.cors_origins = vec!["https://app.example".to_owned()]).await;
+    let listed = preflight(&open, "https://app.example").await;
+    assert_eq!(listed.header("access-control-allow-origin"), "https://app.example");
+    assert!(listed.header("access-control-allow-headers").contains("authorization"));
+    assert_eq!(preflight(&open, "https://evil.example").await.header("access-control-allow-origin"), "");
+    open.check().await;
+}
+
+#[tokio::test]
+async fn a_module_is_taken_from_the_agents_owner_alone() {
+    let world = World::with(|config| config.terms.max_module_bytes = 4_096).await;
+    let (ada, eve) = (world.user("ada").await, world.user("eve").await);
+    let command = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#).unwrap();
+    let agent = world.hosted_agent(&ada, "worker", "echo", "1", command.clone()).await.to_string();
+
+    let again = ada.upload(&agent, command.clone()).await;
+    assert_eq!((again.status, &again.json()["sizeBytes"]), (200, &json!(command.len())));
+    assert_eq!(again.json()["interface"], "WASI_COMMAND");
+    assert_eq!(again.json()["agentId"], agent);
+    assert_eq!(again.json()["sha256"].as_str().unwrap().len(), 64);
+
+    let outcome = |reply: Reply| (reply.status, reply.code());
+    let anonymous = world.anonymous();
+    assert_eq!(outcome(anonymous.upload(&agent, command.clone()).await), (401, "UNAUTHENTICATED".to_owned()));
+    assert_eq!(
+        outcome(ada.with_token("wrong").upload(&agent, command.clone()).await),
+        (401, "UNAUTHENTICATED".to_owned())
+    );
+    assert_eq!(outcome(eve.upload(&agent, command.clone()).await), (404, "NOT_FOUND".to_owned()));
+    assert_eq!(outcome(ada.upload("agent_nobody", command.clone()).await), (404, "NOT_FOUND".to_owned()));
+    assert_eq!(outcome(ada.upload(&agent, vec![0; 5_000]).await), (413, "PAYLOAD_TOO_LARGE".to_owned()));
+    assert_eq!(outcome(ada.upload(&agent, b"no module".to_vec()).await), (422, "NOT_WASM".to_owned()));
+    let external = world.agent(&ada, "outside", "EXTERNAL", "echo", "1").await.to_string();
+    assert_eq!(ada.upload(&external, command.clone()).await.status, 409);
+
+    let path = format!("/agents/{agent}/module");
+    let plain = send(ada.request(Method::PUT, &path).header(CONTENT_TYPE, "text/plain").body(command)).await;
+    assert_eq!(outcome(plain), (415, "UNSUPPORTED_MEDIA_TYPE".to_owned()));
+    let read = send(ada.request(Method::GET, &path)).await;
+    assert_eq!((read.status, read.code().as_str()), (405, "METHOD_NOT_ALLOWED"));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_strangers_upload_is_not_read() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let world = World::start().await;
+    let (ada, eve) = (world.user("ada").await, world.user("eve").await);
+    let agent = world.agent(&ada, "worker", "HOSTED", "echo", "1").await;
+    let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
+    let head = format!(
+        "PUT /agents/{agent}/module HTTP/1.1\r\nhost: x\r\ncontent-type: application/wasm\r\ncontent-length: 1000000\r\n\
+         authorization: Bearer {}\r\nexpect: 100-continue\r\n\r\n",
+        eve.token().unwrap()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 64];
+    let read = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 404"), "asked for the body first: {answer}");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn many_questions_at_once_are_all_answered() {
+    let world = World::start().await;
+    let ada = world.user("ada").await;
+    let asked = (0..64).map(|_| ada.try_query("{ me { id } }", json!({})));
+    let answers: Vec<Result<Value, _>> = futures_util::future::join_all(asked).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|data| data["me"]["id"] == ada.id())), "{answers:?}");
+    world.check().await;
+}
