@@ -15,7 +15,7 @@ use sea_orm::{
 use super::{
     context::{Ask, intent, maybe, once, parse_id, payload, write},
     error::{Answer, payload},
-    page::{PageArgs, Sort, connection, page_size},
+    page::{PageArgs, Sort, connection, list_cost},
     reputation::{Reputation, ReputationEventConnection},
     scalar::{BigInt, Credits, DateTime, Duration, Points, SignedCredits},
     user::User,
@@ -238,7 +238,7 @@ impl Agent {
     }
 
     /// The evidence behind its reputation, newest first.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn reputation_events(
         &self,
         ctx: &Context<'_>,
@@ -372,7 +372,7 @@ pub(super) struct RetireAgentInput {
 }
 
 intent! {
-    RegisterAgentInput = "registerAgent";
+    RegisterAgentInput = "registerAgent", moves_credits: false;
 }
 
 payload! {
@@ -496,7 +496,7 @@ impl AgentQuery {
     }
 
     /// Agents, newest first unless `orderBy` says otherwise.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     #[expect(clippy::too_many_arguments, reason = "the four arguments of a list, its filter and its order")]
     async fn agents(
         &self,

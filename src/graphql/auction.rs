@@ -1,5 +1,7 @@
 //! Auctions and their bids.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
 use entity::{
     auction, bid,
@@ -11,9 +13,9 @@ use uuid::Uuid;
 
 use super::{
     agent::{Agent, OrderDirection},
-    context::{Ask, intent, maybe, once, parse_id, payload, write},
+    context::{Ask, books_in_order, intent, maybe, once, parse_id, payload, write},
     error::{Answer, payload},
-    page::{PageArgs, Sort, connection, page_size},
+    page::{PageArgs, Sort, connection, list_cost},
     scalar::{Credits, DateTime, Duration, Percentage, Points},
     task::{Task, TaskInput},
     user::User,
@@ -301,14 +303,14 @@ impl Auction {
     async fn winning_bid(&self, ctx: &Context<'_>) -> Option<Answer<Bid>> {
         maybe(ctx, async {
             let Some(bid) = self.0.winning_bid_id else { return Ok(None) };
-            Ok(ctx.loaders().bids(bid).await?.map(Bid))
+            Ok(ctx.loaders().bids(bid).await?.map(Bid::from))
         })
         .await
     }
 
     /// The bids, in the order in which they came unless `orderBy` says otherwise. While the auction is open and sealed only your
-    /// own are here.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    /// own are here; the requester of a MANUAL one sees all of them once bidding is over.
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn bids(
         &self,
         ctx: &Context<'_>,
@@ -323,24 +325,59 @@ impl Auction {
             let order = order_by.unwrap_or(BidOrder::ARRIVAL);
             let window = PageArgs { first, after, last, before }.window(&order.sort())?;
             // Nobody has the nil id, so nobody who is not signed in sees a sealed bid.
-            let only_of = is_sealed(&self.0).then(|| ctx.viewer().unwrap_or(UserId(Uuid::nil())));
-            Ok(Some(ctx.loaders().bids_of_auctions(self.0.id, only_of, order, window).await?.into()))
+            let only_of = is_sealed(ctx, &self.0).then(|| ctx.viewer().unwrap_or(UserId(Uuid::nil())));
+            let page = ctx.loaders().bids_of_auctions(self.0.id, only_of, order, window).await?;
+            Ok(Some(page.map(|row| Bid { row, auction: Some(self.0.clone()), standing: None }).into()))
         })
         .await
     }
 }
 
-/// Whether bids are hidden now.
-fn is_sealed(auction: &auction::Model) -> bool {
-    auction.status == auction::Status::Open && auction.visibility == auction::Visibility::Sealed
+/// Whether bids of others are hidden from the caller now. Once bidding is over the requester of a MANUAL auction sees them, to
+/// pick the winner.
+fn is_sealed(ctx: &Context<'_>, auction: &auction::Model) -> bool {
+    let picks = ctx.viewer() == Some(auction.requester_id) && ctx.now() >= auction.closes_at;
+    auction.status == auction::Status::Open && auction.visibility == auction::Visibility::Sealed && !picks
 }
 
 #[derive(Clone)]
-pub(super) struct Bid(pub(super) bid::Model);
+pub(super) struct Bid {
+    row: bid::Model,
+    /// The auction, where it was at hand when the bid was found.
+    auction: Option<auction::Model>,
+    /// Place and reputation in the ranking that the bid was found in.
+    standing: Option<Standing>,
+}
+
+/// Where a bid stands among the bids of its auction.
+#[derive(Clone, Copy)]
+struct Standing {
+    /// From 1.
+    rank: i32,
+    /// Basis points.
+    reputation: i32,
+}
 
 impl From<bid::Model> for Bid {
     fn from(row: bid::Model) -> Self {
-        Self(row)
+        Self { row, auction: None, standing: None }
+    }
+}
+
+impl Bid {
+    async fn auction_row(&self, ctx: &Context<'_>) -> Result<auction::Model> {
+        match &self.auction {
+            Some(auction) => Ok(auction.clone()),
+            None => ctx.loaders().auctions(self.row.auction_id).await?.ok_or(Error::NotFound("auction")),
+        }
+    }
+
+    /// The reputation that the bid is scored with, in basis points.
+    async fn reputation_now(&self, ctx: &Context<'_>) -> Result<Option<i32>> {
+        match self.standing {
+            Some(standing) => Ok(Some(standing.reputation)),
+            None => reputation(ctx, &self.row).await,
+        }
     }
 }
 
@@ -349,48 +386,48 @@ impl From<bid::Model> for Bid {
 impl Bid {
     /// The id, `bid_…`.
     pub(super) async fn id(&self) -> ID {
-        self.0.id.into()
+        self.row.id.into()
     }
 
     /// What the agent asks.
     async fn price(&self) -> Credits {
-        Credits(self.0.price)
+        Credits(self.row.price)
     }
 
     /// How long the agent promises to need at most; null when it promises nothing.
     async fn promised_duration(&self) -> Option<Duration> {
-        self.0.promised_ms.map(Duration::from_millis)
+        self.row.promised_ms.map(Duration::from_millis)
     }
 
     /// Its place in the order of arrival; the earlier one wins a perfect tie.
     async fn sequence(&self) -> i32 {
-        self.0.seq
+        self.row.seq
     }
 
     /// Its state.
     async fn status(&self) -> BidStatus {
-        self.0.status.into()
+        self.row.status.into()
     }
 
     /// When it was made.
     async fn created_at(&self) -> DateTime {
-        DateTime(self.0.created_at)
+        DateTime(self.row.created_at)
     }
 
     /// The reputation that it is scored with: the agent's of now while the bid stands, and as of the close after it. Null when
     /// the bid was not in the decision.
     #[graphql(complexity = 2)]
     async fn reputation(&self, ctx: &Context<'_>) -> Option<Answer<Points>> {
-        maybe(ctx, async { Ok(reputation(ctx, &self.0).await?.map(Points::from_basis)) }).await
+        maybe(ctx, async { Ok(self.reputation_now(ctx).await?.map(Points::from_basis)) }).await
     }
 
     /// The score and where it comes from. Null when the bid was not in the decision.
     #[graphql(complexity = "3 + child_complexity")]
     async fn score(&self, ctx: &Context<'_>) -> Option<Answer<BidScore>> {
         maybe(ctx, async {
-            let Some(reputation) = reputation(ctx, &self.0).await? else { return Ok(None) };
-            let Some(auction) = ctx.loaders().auctions(self.0.auction_id).await? else { return Ok(None) };
-            let score = rules::score(self.0.price, reputation, auction.budget, auction.price_weight);
+            let Some(reputation) = self.reputation_now(ctx).await? else { return Ok(None) };
+            let auction = self.auction_row(ctx).await?;
+            let score = rules::score(self.row.price, reputation, auction.budget, auction.price_weight);
             Ok(Some(BidScore::from(&score)))
         })
         .await
@@ -401,16 +438,19 @@ impl Bid {
     #[graphql(complexity = 5)]
     async fn rank(&self, ctx: &Context<'_>) -> Option<Answer<i32>> {
         maybe(ctx, async {
-            if self.0.status != bid::Status::Active {
-                return Ok(self.0.rank);
+            if let Some(standing) = self.standing {
+                return Ok(Some(standing.rank));
             }
-            let Some(auction) = ctx.loaders().auctions(self.0.auction_id).await? else { return Ok(None) };
-            if is_sealed(&auction) {
+            if self.row.status != bid::Status::Active {
+                return Ok(self.row.rank);
+            }
+            let auction = self.auction_row(ctx).await?;
+            if is_sealed(ctx, &auction) {
                 return Ok(None);
             }
-            let ranked = standing(ctx, &auction).await?;
-            let place = ranked.iter().position(|bid| bid.id == self.0.id);
-            Ok(place.and_then(|place| i32::try_from(place).ok()).map(|place| place.saturating_add(1)))
+            let ranked = ranking(ctx, &auction).await?;
+            let place = ranked.into_iter().find(|bid| bid.row.id == self.row.id);
+            Ok(place.and_then(|bid| bid.standing).map(|standing| standing.rank))
         })
         .await
     }
@@ -418,13 +458,13 @@ impl Bid {
     /// Who offers.
     #[graphql(complexity = "1 + child_complexity")]
     async fn agent(&self, ctx: &Context<'_>) -> Option<Answer<Agent>> {
-        maybe(ctx, super::agent::find(ctx, self.0.agent_id)).await
+        maybe(ctx, super::agent::find(ctx, self.row.agent_id)).await
     }
 
     /// The auction.
     #[graphql(complexity = "1 + child_complexity")]
     async fn auction(&self, ctx: &Context<'_>) -> Option<Answer<Auction>> {
-        maybe(ctx, find(ctx, self.0.auction_id)).await
+        maybe(ctx, find(ctx, self.row.auction_id)).await
     }
 }
 
@@ -462,7 +502,7 @@ async fn reputation(ctx: &Context<'_>, bid: &bid::Model) -> Result<Option<i32>> 
 }
 
 /// The bids of an auction that can be the best one, best first.
-async fn standing(ctx: &Context<'_>, auction: &auction::Model) -> Result<Vec<bid::Model>> {
+async fn ranking(ctx: &Context<'_>, auction: &auction::Model) -> Result<Vec<Bid>> {
     let bids = ctx.loaders().candidates(auction.id).await?;
     let reputations = try_join_all(bids.iter().map(|bid| reputation(ctx, bid))).await?;
     let offers: Vec<Offer> = bids
@@ -477,15 +517,21 @@ async fn standing(ctx: &Context<'_>, auction: &auction::Model) -> Result<Vec<bid
             seq: bid.seq,
         })
         .collect();
+    let mut rows: HashMap<BidId, &bid::Model> = bids.iter().map(|bid| (bid.id, bid)).collect();
     let ranked = rules::rank(&offers, auction.budget, auction.price_weight);
-    Ok(ranked.iter().filter_map(|(offer, _)| bids.iter().find(|bid| bid.id == offer.bid).cloned()).collect())
+    let placed = ranked.into_iter().zip(1..).filter_map(|((offer, _), rank)| {
+        let row = rows.remove(&offer.bid)?.clone();
+        let standing = Some(Standing { rank, reputation: offer.reputation });
+        Some(Bid { row, auction: Some(auction.clone()), standing })
+    });
+    Ok(placed.collect())
 }
 
 async fn best(ctx: &Context<'_>, auction: &auction::Model) -> Result<Option<Bid>> {
-    if is_sealed(auction) {
+    if is_sealed(ctx, auction) {
         return Ok(None);
     }
-    Ok(standing(ctx, auction).await?.into_iter().next().map(Bid))
+    Ok(ranking(ctx, auction).await?.into_iter().next())
 }
 
 connection! {
@@ -499,7 +545,7 @@ connection! {
     /// A page of bids.
     BidConnection,
     /// A bid in a list.
-    BidEdge, Bid, bid::Model
+    BidEdge, Bid, Bid
 }
 
 /// Which auctions to list. All conditions must hold.
@@ -617,9 +663,9 @@ pub(super) struct CancelAuctionInput {
 }
 
 intent! {
-    CreateAuctionInput = "createAuction";
-    SubmitBidInput = "submitBid";
-    AwardAuctionInput = "awardAuction";
+    CreateAuctionInput = "createAuction", moves_credits: true;
+    SubmitBidInput = "submitBid", moves_credits: true;
+    AwardAuctionInput = "awardAuction", moves_credits: true;
 }
 
 payload! {
@@ -787,8 +833,9 @@ pub(super) async fn find(ctx: &Context<'_>, id: AuctionId) -> Result<Option<Auct
 /// The bid with this id, if it may be shown.
 pub(super) async fn find_bid(ctx: &Context<'_>, id: BidId) -> Result<Option<Bid>> {
     let Some(bid) = ctx.loaders().bids(id).await? else { return Ok(None) };
-    let auction = ctx.loaders().auctions(bid.auction_id).await?;
-    Ok(auction.filter(|auction| verbs::may_see(auction, &bid, ctx.viewer())).map(|_| Bid(bid)))
+    let Some(auction) = ctx.loaders().auctions(bid.auction_id).await? else { return Ok(None) };
+    let shown = !is_sealed(ctx, &auction) || verbs::may_see(&auction, &bid, ctx.viewer());
+    Ok(shown.then_some(Bid { row: bid, auction: Some(auction), standing: None }))
 }
 
 impl AuctionOrder {
@@ -832,7 +879,7 @@ impl AuctionQuery {
     }
 
     /// Auctions, newest first unless `orderBy` says otherwise.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     #[expect(clippy::too_many_arguments, reason = "the four arguments of a list, its filter and its order")]
     async fn auctions(
         &self,
@@ -960,6 +1007,7 @@ impl AuctionMutation {
     ) -> Option<Answer<CancelAuctionPayload>> {
         payload(ctx, async {
             let auction = parse_id(&input.auction_id, "auctionId")?;
+            books_in_order(ctx)?;
             Ok(write(ctx, async |work| task::cancel_auction(work, auction).await).await?.into())
         })
         .await

@@ -8,7 +8,7 @@ use super::{
     agent::Agent,
     context::{Ask, maybe, parse_id},
     error::Answer,
-    page::{PageArgs, Sort, connection, page_size},
+    page::{PageArgs, Sort, connection, list_cost},
     scalar::{BigInt, Credits, DateTime},
     task::{Side, Task},
     user::User,
@@ -180,7 +180,7 @@ impl ChannelQuery {
     }
 
     /// The channels that you pay into or your agents are paid from, newest first; all channels for administrators.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn channels(
         &self,
         ctx: &Context<'_>,

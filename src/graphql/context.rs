@@ -124,6 +124,8 @@ pub(super) async fn write<T>(ctx: &Context<'_>, verb: impl AsyncFnOnce(&mut Work
 pub(super) trait Intent: InputType {
     /// The name of the mutation.
     const OPERATION: &'static str;
+    /// Whether it moves credits.
+    const MOVES_CREDITS: bool;
     /// The key that the client chose.
     fn key(&self) -> &str;
 }
@@ -138,6 +140,9 @@ where
     I: Intent,
     T: Serialize + DeserializeOwned,
 {
+    if I::MOVES_CREDITS {
+        books_in_order(ctx)?;
+    }
     let mut intent = input.to_value();
     if let Value::Object(fields) = &mut intent {
         fields.shift_remove("idempotencyKey");
@@ -146,11 +151,23 @@ where
     Box::pin(ctx.store().write_once(ctx.caller().clone(), once, verb)).await
 }
 
-/// Declares that an input object with the field `idempotency_key` is the input of a mutation.
+/// Whether credits may move: not while the newest audit says that the books are broken, because it is better to stop than to
+/// build on them.
+pub(super) fn books_in_order(ctx: &Context<'_>) -> Result<()> {
+    match ctx.app().last_audit() {
+        Some(audit) if !audit.ok() => {
+            Err(Error::Unavailable("The books are under repair; no credits move until then."))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Declares that an input object with the field `idempotency_key` is the input of a mutation, and whether that moves credits.
 macro_rules! intent {
-    ($($input:ident = $operation:literal;)+) => {$(
+    ($($input:ident = $operation:literal, moves_credits: $moves:literal;)+) => {$(
         impl $crate::graphql::context::Intent for $input {
             const OPERATION: &'static str = $operation;
+            const MOVES_CREDITS: bool = $moves;
             fn key(&self) -> &str {
                 &self.idempotency_key
             }

@@ -20,7 +20,7 @@ use super::{
     channel::Channel,
     context::{Ask, answer, maybe, parse_id},
     error::{Answer, Fault, fault},
-    page::{DEFAULT_PAGE, MAX_PAGE, PageInfo, page_size},
+    page::{DEFAULT_PAGE, MAX_PAGE, PageInfo, list_cost},
     scalar::{Credits, DateTime, Duration, EventCursor, Points},
     task::Task,
 };
@@ -737,7 +737,7 @@ pub(super) struct EventQuery;
 impl EventQuery {
     /// The log of what happened, oldest first: what is public, and what names you as payer or as an agent's owner. The same
     /// events, with the same cursors, as the subscriptions have.
-    #[graphql(complexity = "2 + page_size(first, None) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn events(
         &self,
         ctx: &Context<'_>,
@@ -818,7 +818,7 @@ impl EventSubscription {
         answer(ctx, async {
             let auction: AuctionId = parse_id(&auction_id, "auctionId")?;
             let (topic, after) = (Topic::Auction(auction), after.map(|cursor| cursor.0));
-            let follow = ctx.store().follow(topic, after);
+            let follow = ctx.store().follow(topic, after).await?;
             let row = ctx.loaders().auctions(auction).await?.ok_or(Error::NotFound("auction"))?;
             let over = row.status != auction::Status::Open;
             if over && has_seen_the_end(ctx.store(), topic, after, ends_auction).await? {
@@ -839,7 +839,7 @@ impl EventSubscription {
         #[graphql(desc = "Begin behind this event; from now on when it is left out.")] after: Option<EventCursor>,
     ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
         answer(ctx, async {
-            let follow = ctx.store().follow(Topic::Market, after.map(|cursor| cursor.0));
+            let follow = ctx.store().follow(Topic::Market, after.map(|cursor| cursor.0)).await?;
             let MarketEventFilter { kinds, agent_id } = filter.unwrap_or_default();
             let kinds: Option<Vec<Kind>> = kinds.map(|kinds| kinds.into_iter().map(Kind::from).collect());
             let agent = agent_id.map(|id| parse_id::<AgentId>(&id, "filter.agentId")).transpose()?;
@@ -863,7 +863,7 @@ impl EventSubscription {
             ctx.caller().with_scope(Scope::Read)?;
             let task: TaskId = parse_id(&task_id, "taskId")?;
             let (topic, after) = (Topic::Task(task), after.map(|cursor| cursor.0));
-            let follow = ctx.store().follow(topic, after);
+            let follow = ctx.store().follow(topic, after).await?;
             let row = super::task::visible(ctx, task).await?.ok_or(Error::NotFound("task"))?;
             if is_over(row.status) && has_seen_the_end(ctx.store(), topic, after, ends_task).await? {
                 return Ok(stream::empty().boxed());
@@ -883,7 +883,7 @@ impl EventSubscription {
     ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
         answer(ctx, async {
             let viewer = ctx.caller().with_scope(Scope::Read)?;
-            let follow = ctx.store().follow(Topic::User(viewer), after.map(|cursor| cursor.0));
+            let follow = ctx.store().follow(Topic::User(viewer), after.map(|cursor| cursor.0)).await?;
             let shows: Filter = Box::new(|event| settles(event.kind));
             Ok(events(follow, shows, |_| false, ctx.request_id().to_owned()))
         })
@@ -899,7 +899,7 @@ impl EventSubscription {
     ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
         answer(ctx, async {
             let agent: AgentId = parse_id(&agent_id, "agentId")?;
-            let follow = ctx.store().follow(Topic::Agent(agent), after.map(|cursor| cursor.0));
+            let follow = ctx.store().follow(Topic::Agent(agent), after.map(|cursor| cursor.0)).await?;
             ctx.loaders().agents(agent).await?.ok_or(Error::NotFound("agent"))?;
             let shows: Filter = Box::new(|event| event.kind == Kind::ReputationChanged);
             Ok(events(follow, shows, |_| false, ctx.request_id().to_owned()))

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use async_graphql::SimpleObject;
+use async_graphql::{
+    Positioned, SimpleObject, VisitorContext,
+    parser::types::{Field, VariableDefinition},
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, FromQueryResult, Order, QueryFilter, QueryOrder, QuerySelect,
@@ -134,10 +137,17 @@ impl PageArgs {
     }
 }
 
-/// How many items a list field answers at most, for its cost.
-pub(super) fn page_size(first: Option<i32>, last: Option<i32>) -> usize {
-    let size = first.or(last).unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
-    usize::try_from(size).unwrap_or(1)
+/// The cost of a list field: what its items cost, as often as it answers them at most. It reads the arguments itself, because a
+/// complexity expression that names an argument refuses queries that leave its variable out.
+pub(super) fn list_cost(
+    ctx: &VisitorContext<'_>,
+    variables: &[Positioned<VariableDefinition>],
+    field: &Field,
+    each: usize,
+) -> usize {
+    let size = |name| ctx.param_value::<Option<i32>>(variables, field, name, None).ok().flatten();
+    let size = size("first").or_else(|| size("last")).unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    usize::try_from(size).unwrap_or(1).saturating_mul(each).saturating_add(2)
 }
 
 /// One page of rows with what its connection needs.
@@ -158,6 +168,12 @@ impl<M> Default for Page<M> {
 }
 
 impl<M> Page<M> {
+    /// The same page of what `wrap` makes of its rows.
+    pub(super) fn map<N>(self, wrap: impl Fn(M) -> N) -> Page<N> {
+        let rows = self.rows.into_iter().map(|(cursor, row)| (cursor, wrap(row))).collect();
+        Page { rows, has_next: self.has_next, has_previous: self.has_previous, count: self.count }
+    }
+
     /// Where this page is.
     pub(super) fn info(&self) -> PageInfo {
         PageInfo {

@@ -11,7 +11,7 @@ use super::{
     agent::Agent,
     context::{Ask, intent, maybe, once, parse_id, payload},
     error::{Answer, payload},
-    page::{MAX_PAGE, PageArgs, Sort, connection, page_size},
+    page::{MAX_PAGE, PageArgs, Sort, connection, list_cost},
     scalar::{BigInt, Credits, DateTime, Duration, Percentage, Points},
     task::Task,
 };
@@ -324,7 +324,7 @@ pub(super) struct RateAgentInput {
 }
 
 intent! {
-    RateAgentInput = "rateAgent";
+    RateAgentInput = "rateAgent", moves_credits: false;
 }
 
 payload! {
@@ -375,7 +375,7 @@ impl ReputationQuery {
     }
 
     /// The evidence about an agent, newest first.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn reputation_events(
         &self,
         ctx: &Context<'_>,
@@ -396,7 +396,7 @@ impl ReputationQuery {
     }
 
     /// The active agents with the best scores now, best first.
-    #[graphql(complexity = "10 + page_size(Some(first), None) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn leaderboard(
         &self,
         ctx: &Context<'_>,

@@ -13,9 +13,9 @@ use super::{
     agent::{Agent, OrderDirection},
     auction::{Auction, AuctionTermsInput, Bid},
     channel::Channel,
-    context::{Ask, intent, maybe, once, parse_id, payload, write},
+    context::{Ask, books_in_order, intent, maybe, once, parse_id, payload, write},
     error::{Answer, payload},
-    page::{PageArgs, Sort, connection, page_size},
+    page::{PageArgs, Sort, connection, list_cost},
     reputation::Rating,
     scalar::{BigInt, Credits, DateTime, Duration, Json},
     user::User,
@@ -426,7 +426,7 @@ pub(super) struct CancelTaskInput {
 }
 
 intent! {
-    ExecuteTaskInput = "executeTask";
+    ExecuteTaskInput = "executeTask", moves_credits: true;
 }
 
 payload! {
@@ -490,7 +490,7 @@ impl TaskQuery {
     }
 
     /// The tasks that you posted or your agents won, newest first; all tasks for administrators.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     #[expect(clippy::too_many_arguments, reason = "the four arguments of a list, its filter and its order")]
     async fn tasks(
         &self,
@@ -564,6 +564,7 @@ impl TaskMutation {
     ) -> Option<Answer<CancelTaskPayload>> {
         payload(ctx, async {
             let task = parse_id(&input.task_id, "taskId")?;
+            books_in_order(ctx)?;
             Ok(write(ctx, async |work| verbs::cancel(work, task).await).await?.into())
         })
         .await

@@ -106,7 +106,7 @@ impl World {
             .ask(
                 caller,
                 "mutation($name: String!) { registerAgent(input: {name: $name, capabilities: [\"sum\"], runtime: EXTERNAL, \
-                 price: \"5\", idempotencyKey: $name}) { agent { id } userErrors { code message field } } }",
+                 price: \"5\", minPrice: \"1\", idempotencyKey: $name}) { agent { id } userErrors { code message field } } }",
                 json!({ "name": name }),
             )
             .await;
@@ -140,6 +140,7 @@ impl World {
                 json!({ "auction": auction, "agent": agent, "price": price, "key": key }),
             )
             .await;
+        assert_eq!(made["submitBid"]["userErrors"], json!([]), "{made}");
         made["submitBid"].clone()
     }
 }
@@ -210,7 +211,7 @@ fn the_text_of_the_schema_is_stable_and_says_where_scalars_come_from() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_of_fifty_auctions_takes_four_statements() {
     let world = World::new().await;
     world.fund(&world.alice, 1_000).await;
@@ -344,6 +345,13 @@ async fn what_is_private_looks_as_if_it_were_not_there() {
         let seen = world.ask(stranger, query, json!({ "id": task })).await;
         assert_eq!(seen, json!({ "task": null, "taskResult": null, "node": null }));
     }
+    world.clock.advance(Duration::from_hours(1));
+    let query = "query($id: ID!) { auction(id: $id) { status bestBid { id rank } bids { nodes { id rank } } } }";
+    let sealed = json!({ "auction": { "status": "OPEN", "bestBid": null, "bids": { "nodes": [] } } });
+    assert_eq!(world.ask(&Caller::Anonymous, query, json!({ "id": auction })).await, sealed);
+    let shown = json!({ "id": bid, "rank": 1 });
+    let picks = json!({ "auction": { "status": "OPEN", "bestBid": shown, "bids": { "nodes": [shown] } } });
+    assert_eq!(world.ask(&world.alice, query, json!({ "id": auction })).await, picks);
     for (caller, query, code) in [
         (&Caller::Anonymous, "{ me { id } }", "UNAUTHENTICATED"),
         (&Caller::Anonymous, "{ tasks { totalCount } }", "UNAUTHENTICATED"),
@@ -381,15 +389,15 @@ async fn an_intent_is_done_once_and_refusals_are_data() {
     let keys = world.ask(&world.bob, "{ me { apiKeys { totalCount } } }", json!({})).await;
     assert_eq!(keys["me"]["apiKeys"]["totalCount"], 1);
 
-    let execute = "mutation($budget: Credits!) { executeTask(input: {title: \"t\", capabilities: [\"sum\"], input: 1, \
-                   budget: $budget, idempotencyKey: \"x1\"}) { task { id } userErrors { code field message } } }";
-    let poor = world.ask(&world.bob, execute, json!({ "budget": "5" })).await;
+    let execute = "mutation($budget: Credits!, $key: String!) { executeTask(input: {title: \"t\", capabilities: [\"sum\"], input: 1, \
+                   budget: $budget, idempotencyKey: $key}) { task { id } userErrors { code field message } } }";
+    let poor = world.ask(&world.bob, execute, json!({ "budget": "5", "key": "x1" })).await;
     assert_eq!(poor["executeTask"]["userErrors"][0]["code"], "INSUFFICIENT_FUNDS", "{poor}");
-    let nothing = world.ask(&world.bob, execute, json!({ "budget": "0" })).await;
+    let nothing = world.ask(&world.bob, execute, json!({ "budget": "0", "key": "x2" })).await;
     assert_eq!(nothing["executeTask"]["userErrors"][0]["code"], "INVALID_INPUT");
     assert_eq!(nothing["executeTask"]["userErrors"][0]["field"], json!(["input", "budget"]));
-    assert_eq!(world.code(&world.bob, execute, json!({ "budget": "-5" })).await, "BAD_USER_INPUT");
-    assert_eq!(world.code(&Caller::Anonymous, execute, json!({ "budget": "5" })).await, "UNAUTHENTICATED");
+    assert_eq!(world.code(&world.bob, execute, json!({ "budget": "-5", "key": "x3" })).await, "BAD_USER_INPUT");
+    assert_eq!(world.code(&Caller::Anonymous, execute, json!({ "budget": "5", "key": "x4" })).await, "UNAUTHENTICATED");
     let missing = "mutation($id: ID!) { pauseAgent(input: {agentId: $id}) { userErrors { code } } }";
     let missing = world.ask(&world.bob, missing, json!({ "id": "agent_00000000000000000000000000" })).await;
     assert_eq!(missing["pauseAgent"]["userErrors"][0]["code"], "NOT_FOUND");
@@ -414,7 +422,7 @@ async fn a_stream_resumes_where_it_stopped_and_ends_with_its_auction() {
     assert_eq!(first["agent"]["name"], "bidder");
     let award = "mutation($id: ID!) { awardAuction(input: {auctionId: $id, idempotencyKey: \"a1\"}) { auction { status \
                  clearingPrice winningBid { rank status } } userErrors { code } } }";
-    world.clock.advance(Duration::from_secs(60));
+    world.clock.advance(Duration::from_mins(1));
     let awarded = world.ask(&world.alice, award, json!({ "id": auction })).await;
     assert_eq!(awarded["awardAuction"]["auction"]["clearingPrice"], "4", "{awarded}");
     let last = next(&mut live).await.unwrap();
@@ -494,4 +502,21 @@ async fn every_list_and_object_of_a_busy_market_resolves() {
     assert_eq!(simulated["bids"][2]["rank"], Json::Null);
     let paid = world.ask(&world.alice, "{ transfers(filter: {kind: RELEASE}) { nodes { amount } } }", json!({})).await;
     assert_eq!(paid["transfers"]["nodes"], json!([{ "amount": "6" }]));
+}
+
+#[tokio::test]
+async fn no_credits_move_while_the_books_are_broken() {
+    use sea_orm::ConnectionTrait;
+    let world = World::new().await;
+    world.fund(&world.alice, 100).await;
+    let forge = "UPDATE accounts SET balance = balance + 1 WHERE kind = 'USER'";
+    let forged = world.app.store().write(Caller::System, async |work| Ok(work.tx().execute_unprepared(forge).await?));
+    assert_eq!(forged.await.unwrap().rows_affected(), 1);
+    assert!(!world.app.audit().await.unwrap().ok());
+    let execute = "mutation { executeTask(input: {title: \"t\", capabilities: [\"sum\"], input: 1, budget: \"5\", \
+                   idempotencyKey: \"x\"}) { userErrors { code } } }";
+    assert_eq!(world.code(&world.alice, execute, json!({})).await, "UNAVAILABLE");
+    let health = world.ask(&world.alice, "{ economicHealth { booksInOrder } }", json!({})).await;
+    assert_eq!(health["economicHealth"]["booksInOrder"], false);
+    world.agent(&world.alice, "still").await;
 }

@@ -12,7 +12,7 @@ use super::{
     agent::{Agent, AgentConnection},
     context::{Ask, intent, maybe, once, parse_id, payload, write},
     error::{Answer, UserUserError, payload},
-    page::{PageArgs, Sort, connection, page_size},
+    page::{PageArgs, Sort, connection, list_cost},
     scalar::{DateTime, Duration},
     wallet::Wallet,
 };
@@ -133,7 +133,7 @@ impl User {
     }
 
     /// The user's agents, newest first.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn agents(
         &self,
         ctx: &Context<'_>,
@@ -151,7 +151,7 @@ impl User {
     }
 
     /// The user's API keys, newest first; for the user alone and administrators.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn api_keys(
         &self,
         ctx: &Context<'_>,
@@ -180,7 +180,7 @@ impl User {
     }
 
     /// The user's sessions, newest first; for the user alone and administrators.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn sessions(
         &self,
         ctx: &Context<'_>,
@@ -429,7 +429,7 @@ pub(super) struct RevokeApiKeyInput {
 }
 
 intent! {
-    CreateApiKeyInput = "createApiKey";
+    CreateApiKeyInput = "createApiKey", moves_credits: false;
 }
 
 payload! {
@@ -547,7 +547,7 @@ impl UserQuery {
     }
 
     /// All users, newest first. For administrators.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn users(
         &self,
         ctx: &Context<'_>,

@@ -13,7 +13,7 @@ use super::{
     channel::Channel,
     context::{Ask, intent, maybe, once, parse_id, payload},
     error::{Answer, payload},
-    page::{PageArgs, Sort, connection, page_size},
+    page::{PageArgs, Sort, connection, list_cost},
     scalar::{Credits, DateTime, SignedCredits},
     task::Task,
     user::User,
@@ -262,8 +262,8 @@ pub(super) struct RedeemCreditsInput {
 }
 
 intent! {
-    IssueCreditsInput = "issueCredits";
-    RedeemCreditsInput = "redeemCredits";
+    IssueCreditsInput = "issueCredits", moves_credits: true;
+    RedeemCreditsInput = "redeemCredits", moves_credits: true;
 }
 
 payload! {
@@ -325,7 +325,7 @@ pub(super) struct WalletQuery;
 #[Object]
 impl WalletQuery {
     /// The movements of your credits and your agents' earnings, newest first; all movements for administrators.
-    #[graphql(complexity = "2 + page_size(first, last) * child_complexity")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn transfers(
         &self,
         ctx: &Context<'_>,

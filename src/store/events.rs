@@ -221,11 +221,10 @@ impl Hub {
         }
     }
 
-    fn subscribe(&self, topic: Topic) -> (Cursor, Option<broadcast::Receiver<Arc<Line>>>) {
+    fn subscribe(&self, topic: Topic) -> Option<broadcast::Receiver<Arc<Line>>> {
         let mut state = self.state();
-        let receiver = (!state.closed)
-            .then(|| state.topics.entry(topic).or_insert_with(|| broadcast::channel(FEED_BUFFER).0).subscribe());
-        (state.position, receiver)
+        (!state.closed)
+            .then(|| state.topics.entry(topic).or_insert_with(|| broadcast::channel(FEED_BUFFER).0).subscribe())
     }
 
     fn close(&self) {
@@ -278,18 +277,22 @@ impl Follow {
 }
 
 impl Store {
-    /// Follows a topic: from `after` on, or from now.
-    #[must_use]
-    pub fn follow(&self, topic: Topic, after: Option<Cursor>) -> Follow {
-        let (position, receiver) = self.0.hub.subscribe(topic);
-        Follow {
+    /// Follows a topic: from `after` on, or from now. Attaching to the feed comes before the look at the log, so that nothing
+    /// falls between them.
+    pub async fn follow(&self, topic: Topic, after: Option<Cursor>) -> Result<Follow> {
+        let receiver = self.0.hub.subscribe(topic);
+        let last = match after {
+            Some(after) => after,
+            None => self.head().await?,
+        };
+        Ok(Follow {
             store: self.clone(),
             topic,
-            last: after.unwrap_or(position),
+            last,
             receiver,
             replayed: VecDeque::new(),
             replaying: after.is_some(),
-        }
+        })
     }
 
     /// Reads the log: lines of a topic, or all, behind `after`, oldest first, `limit` at most.

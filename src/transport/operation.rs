@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use async_graphql::{
-    Positioned, Request, Response, Variables,
+    Positioned, Request, Response, ServerError, Variables,
     parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
 };
 use axum::http::StatusCode;
@@ -18,7 +18,11 @@ use super::{
     answer::{Fault, code, complete},
     guard::Guard,
 };
-use crate::{caller::Caller, graphql::Session};
+use crate::{
+    caller::Caller,
+    graphql::Session,
+    metrics::{self, RequestOutcome},
+};
 
 /// The parameters of a GraphQL request as GraphQL over HTTP and graphql-transport-ws name them.
 #[derive(Debug, Deserialize)]
@@ -152,10 +156,42 @@ impl Edge {
             errors = outcome.as_ref().map_or(1, |response| response.errors.len()),
             "graphql"
         );
-        outcome.map(|mut response| {
+        let outcome = outcome.map(|mut response| {
             complete(&mut response, request_id);
             response
-        })
+        });
+        let went = match &outcome {
+            Ok(response) => went(response),
+            Err(fault) if fault.status.is_server_error() => RequestOutcome::ServerError,
+            Err(_) => RequestOutcome::ClientError,
+        };
+        self.app.metrics().request(kind_label(kind), went, Some(started.elapsed()));
+        outcome
+    }
+}
+
+/// How a completed answer is counted: what is wrong with us outweighs what is wrong with the request.
+pub(super) fn went(response: &Response) -> RequestOutcome {
+    let ours = |error: &ServerError| {
+        let code = error.extensions.as_ref().and_then(|extensions| extensions.get("code"));
+        let ours = [code::INTERNAL, code::TIMEOUT, code::UNAVAILABLE];
+        matches!(code, Some(async_graphql::Value::String(code)) if ours.contains(&code.as_str()))
+    };
+    if response.errors.is_empty() {
+        RequestOutcome::Ok
+    } else if response.errors.iter().any(ours) {
+        RequestOutcome::ServerError
+    } else {
+        RequestOutcome::ClientError
+    }
+}
+
+/// The kind of an operation as the metrics name it.
+fn kind_label(kind: OperationType) -> metrics::OperationType {
+    match kind {
+        OperationType::Query => metrics::OperationType::Query,
+        OperationType::Mutation => metrics::OperationType::Mutation,
+        OperationType::Subscription => metrics::OperationType::Subscription,
     }
 }
 

@@ -46,9 +46,15 @@ use super::{
     Edge, RequestId,
     answer::{Fault, code, complete, is_request_error},
     auth,
-    operation::{Operation, Parameters, panicked},
+    operation::{Operation, Parameters, panicked, went},
 };
-use crate::{caller::Caller, error::Error, store::Clock};
+use crate::{
+    app::App,
+    caller::Caller,
+    error::Error,
+    metrics::{self, RequestOutcome},
+    store::Clock,
+};
 
 /// The one sub-protocol that is spoken.
 const PROTOCOL: &str = "graphql-transport-ws";
@@ -580,11 +586,13 @@ impl Running {
 
     async fn stream(&self, operation: Operation, caller: Caller) -> Result<(), Value> {
         let request = operation.into_request(&self.edge, caller, &self.request_id);
+        let mut counted = Counted::new(&self.edge.app);
         let mut responses = self.edge.schema.execute_stream(request);
         let mut started = false;
         while let Some(mut response) = responses.next().await {
             complete(&mut response, &self.request_id);
             if !started && did_not_start(&response) {
+                counted.went = went(&response);
                 return Err(json!(response.errors));
             }
             started = true;
@@ -600,6 +608,26 @@ impl Running {
 
     fn errors(&self, fault: &Fault) -> Value {
         json!([fault.entry(&self.request_id)])
+    }
+}
+
+/// A subscription as the metrics see it: active until this is dropped, and then one more request.
+struct Counted {
+    app: App,
+    went: RequestOutcome,
+}
+
+impl Counted {
+    fn new(app: &App) -> Self {
+        app.metrics().subscriptions(1);
+        Self { app: app.clone(), went: RequestOutcome::Ok }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.app.metrics().subscriptions(-1);
+        self.app.metrics().request(metrics::OperationType::Subscription, self.went, None);
     }
 }
 

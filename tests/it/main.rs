@@ -1,6 +1,8 @@
 //! Stories through the running service, one file a noun. Each starts a [`world::World`] of its own and ends with
 //! [`world::World::check`].
 
+#![expect(unreachable_pub, reason = "`pub` here means: for every story")]
+
 #[cfg(test)]
 mod world;
 
@@ -8,3 +10,5 @@ mod world;
 mod subscription;
 #[cfg(test)]
 mod transport;
+#[cfg(test)]
+mod tidy;

@@ -244,12 +244,43 @@ async fn a_new_token_keeps_a_stream_alive() {
 }
 
 #[tokio::test]
+async fn operations_are_counted() {
+    let world = World::start().await;
+    let ada = world.user("ada").await;
+    let count = async |metric: &str| {
+        let text = world.http().get(world.url("/metrics")).send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(metric)).unwrap_or_else(|| panic!("no {metric}"));
+        line.trim().parse::<u32>().unwrap()
+    };
+    let queries =
+        |outcome| format!("zerostate_graphql_requests_total{{operation_type=\"query\",outcome=\"{outcome}\"}}");
+    let (fine, wrong) = (count(&queries("ok")).await, count(&queries("client_error")).await);
+    ada.query("{ me { id } }", json!({})).await;
+    ada.try_query("{ noSuchField }", json!({})).await.unwrap_err();
+    assert_eq!(count(&queries("ok")).await, fine + 1);
+    assert_eq!(count(&queries("client_error")).await, wrong + 1);
+
+    let start = world.cursor().await;
+    let mut stream = ada.subscribe(SETTLEMENTS, json!({ "after": start })).await;
+    world.credit(&ada, "1").await;
+    stream.next().await;
+    assert_eq!(count("zerostate_graphql_subscriptions_active").await, 1);
+    drop(stream);
+    while count("zerostate_graphql_subscriptions_active").await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.check().await;
+}
+
+#[tokio::test]
 async fn signing_out_ends_what_a_socket_may_do() {
     let world = World::start().await;
     let ada = world.user("ada").await;
     let mut socket = world.socket().await;
     socket.init(ada.token()).await;
     ada.query("mutation { logout { __typename } }", json!({})).await;
+    // A token that was good a moment ago is not looked up again at once.
+    world.pass(Duration::from_mins(1)).await;
     socket.subscribe("q", "{ me { id } }", json!({})).await;
     assert_eq!(socket.closed().await, 4401);
     world.check().await;

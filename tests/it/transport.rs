@@ -10,7 +10,7 @@ use reqwest::{
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use crate::world::{Reply, World, send};
+use crate::world::{PASSWORD, Reply, World, send};
 
 const GRAPHQL: &str = "application/graphql-response+json; charset=utf-8";
 const JSON: &str = "application/json; charset=utf-8";
@@ -199,6 +199,21 @@ async fn requests_that_cannot_be_executed_say_why() {
         assert!(reply.json().get("data").is_none());
         assert_eq!(post(&world, JSON, body.to_string()).await.status, 200, "{body}");
     }
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_rules_is_data() {
+    let world = World::start().await;
+    world.user("ada").await;
+    let document = "mutation($input: RegisterUserInput!) {
+        registerUser(input: $input) { tokens { accessToken } userErrors { code message field } }
+    }";
+    let input = json!({ "input": { "email": "ada@example.com", "displayName": "Ada", "password": PASSWORD } });
+    assert_eq!(world.anonymous().refused("registerUser", document, input.clone()).await.len(), 1);
+    let reply = world.anonymous().raw(document, &input).await;
+    assert_eq!((reply.status, &reply.json()["data"]["registerUser"]["tokens"]), (200, &Value::Null));
+    assert!(reply.json().get("errors").is_none());
     world.check().await;
 }
 

@@ -20,7 +20,7 @@ mod stream;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use entity::{agent, hold, id::AgentId, task, time::Timestamp, user::Role};
+use entity::{hold, id::AgentId, task, time::Timestamp, user::Role};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -34,7 +34,7 @@ use zerostate::{
 };
 
 pub use client::{Client, Reply, fresh_key, send};
-pub use database::on_postgres;
+
 pub use stream::{Frame, Socket, Stream};
 
 use database::Database;
@@ -67,9 +67,9 @@ pub struct World {
     http: reqwest::Client,
     admin: OnceCell<Client>,
     checked: bool,
-    // Dropped in this order: the database goes when nothing uses it any more, the folder last.
+    // Dropped in this order: the database goes when nothing uses it any more, then the folder.
     _database: Database,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl World {
@@ -105,7 +105,7 @@ impl World {
             admin: OnceCell::new(),
             checked: false,
             _database: database,
-            folder,
+            _folder: folder,
         }
     }
 
@@ -216,11 +216,6 @@ impl World {
         self.app.store().head().await.unwrap().to_string()
     }
 
-    /// The folder of the service's data.
-    pub fn folder(&self) -> &std::path::Path {
-        self.folder.path()
-    }
-
     /// A new connection by WebSocket that has said nothing yet.
     pub async fn socket(&self) -> Socket {
         Socket::open(self.address, Some("graphql-transport-ws"), None).await.unwrap()
@@ -274,11 +269,6 @@ impl Drop for World {
         self.app.stop().cancel();
         assert!(self.checked || std::thread::panicking(), "end the story with world.check().await");
     }
-}
-
-/// The row of an agent.
-pub async fn agent_row(world: &World, id: AgentId) -> agent::Model {
-    agent::Entity::find_by_id(id).one(world.app.store().read()).await.unwrap().expect("the agent")
 }
 
 fn email(name: &str) -> String {

@@ -141,8 +141,11 @@ impl Stream {
     /// The data of the next event, if there is one within `patience`.
     pub async fn next_within(&mut self, patience: Duration) -> Option<Value> {
         match self.socket.receive_within(patience).await? {
-            Frame::Message(message) if message["type"] == "next" => Some(message["payload"]["data"].clone()),
-            other => panic!("expected an event, got {other:?}"),
+            Frame::Message(message) => {
+                assert_eq!(message["type"], "next", "expected an event, got {message:#}");
+                Some(message["payload"]["data"].clone())
+            }
+            end @ (Frame::Closed(..) | Frame::Gone) => panic!("expected an event, got {end:?}"),
         }
     }
 
@@ -151,10 +154,5 @@ impl Stream {
         let message = self.socket.message().await;
         assert_eq!(message["type"], "error", "expected an error, got {message:#}");
         message["payload"].clone()
-    }
-
-    /// The socket below.
-    pub fn socket(&mut self) -> &mut Socket {
-        &mut self.socket
     }
 }
