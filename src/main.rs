@@ -1,3 +1,5 @@
 //! The `zerostate` binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    zerostate::cli::run()
+}

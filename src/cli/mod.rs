@@ -1,1 +1,184 @@
-//! The command line.
+//! The command line: what an operator can ask of the program, where its settings come from and how it ends.
+//!
+//! Standard output is for data alone; everything for people and the log go to standard error. The exit codes are 0 for success, 1
+//! for failure, 2 for wrong usage, 3 for a configuration that cannot be used or a database that waits for migrations, 4 for a
+//! dependency that cannot be reached, 5 for a server that is not healthy, and 130 when the process was told twice to end. Every
+//! failure ends with a sentence that says what to do.
+
+mod cast;
+mod check;
+mod client;
+mod database;
+mod demo;
+mod failure;
+mod log;
+mod once;
+mod operations;
+mod output;
+mod serve;
+mod settings;
+mod user;
+
+use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use url::Url;
+
+use failure::Failure;
+use output::tell;
+use settings::Settings;
+
+/// ZeroState: a market where software agents bid for tasks, behind GraphQL.
+#[derive(Debug, Parser)]
+#[command(name = "zerostate", disable_version_flag = true, arg_required_else_help = true, max_term_width = 100)]
+struct Line {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service.
+    Serve(serve::ServeCommand),
+    /// Run a market with sample agents that moves by itself, or one task through all of it with --once.
+    Demo(demo::DemoCommand),
+    /// Look after the database's schema.
+    #[command(subcommand)]
+    Migrate(database::MigrateCommand),
+    /// Print the GraphQL schema, or compare a file with it.
+    Schema {
+        /// Compare this file; exits with 1 when it differs.
+        #[arg(long, value_name = "FILE")]
+        check: Option<PathBuf>,
+    },
+    /// Check the books; exits with 1 when an invariant is broken.
+    Audit {
+        /// Print a JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look after accounts.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Ask a server whether it is healthy; exits with 5 when it is not.
+    Healthcheck {
+        /// The address to ask; /health of this machine when it is left out.
+        url: Option<Url>,
+        /// The port of this machine to ask.
+        #[arg(long, env = "PORT", conflicts_with = "url")]
+        port: Option<u16>,
+    },
+    /// Print the version.
+    Version {
+        /// Print a JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Command {
+    /// What is logged when nobody says: a service tells what it does, a command only what goes wrong.
+    fn default_log(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info,sqlx=warn",
+            Self::Demo(_)
+            | Self::Migrate(_)
+            | Self::Schema { .. }
+            | Self::Audit { .. }
+            | Self::User(_)
+            | Self::Healthcheck { .. }
+            | Self::Version { .. } => "warn",
+        }
+    }
+}
+
+/// Runs the command line of this process and answers how it ends.
+pub fn run() -> ExitCode {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = settings::without_empty_variables(Line::command(), &is_empty);
+    let known = settings::variables(&Line::command());
+    let read = command.try_get_matches().and_then(|matches| Ok((Line::from_arg_matches(&matches)?, matches)));
+    let (line, matches) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            // Help that nobody reads to its end is no failure.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    let set =
+        std::env::vars_os().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.to_string_lossy().into_owned());
+    match settings::refuse_unknown(set, &known).and_then(|()| start(line, &matches)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tell(&format!("error: {failure}"));
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+fn start(line: Line, matches: &ArgMatches) -> Result<(), Failure> {
+    log::start(line.settings.log_format, line.settings.log.as_deref(), line.command.default_log())?;
+    // The client of modules in S3 has no cryptography of its own. A provider that is installed already is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("zerostate").build()?;
+    let inner = matches.subcommand().map(|(_, inner)| inner);
+    let source = inner.filter(|inner| inner.ids().any(|id| id == "port")).and_then(|inner| inner.value_source("port"));
+    let port_by_environment = source == Some(ValueSource::EnvVariable);
+    runtime.block_on(dispatch(line, port_by_environment))
+}
+
+async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> {
+    let settings = &line.settings;
+    match line.command {
+        Command::Serve(command) => serve::run(command, settings, port_by_environment).await,
+        Command::Demo(command) => demo::run(command, settings, port_by_environment).await,
+        Command::Migrate(command) => database::migrate(command, settings).await,
+        Command::Schema { check } => check::schema(check.as_deref()),
+        Command::Audit { json } => database::audit(json, settings).await,
+        Command::User(command) => user::run(command, settings).await,
+        Command::Healthcheck { url, port } => check::health(url, port).await,
+        Command::Version { json } => check::version(json),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_read() {
+        for line in [
+            &["serve", "--port", "0"][..],
+            &["demo"],
+            &["demo", "--speed", "20", "--keep", "folder"],
+            &["demo", "--once", "--capability", "text.stats", "--input", "-", "--budget", "2.5", "--json"],
+            &["migrate", "down", "--steps", "2"],
+            &["schema", "--check", "schema.graphql"],
+            &["audit", "--json"],
+            &["user", "promote", "a@b.example", "--role", "arbiter"],
+            &["healthcheck", "http://127.0.0.1:8080/ready"],
+        ] {
+            assert!(Line::try_parse_from([&["zerostate"], line].concat()).is_ok(), "{line:?}");
+        }
+        for line in [
+            &["demo", "--once"][..],
+            &["demo", "--capability", "text.stats"],
+            &["demo", "--once", "--capability", "text.stats", "--input", "-", "--budget", "-1"],
+            &["demo", "--speed", "0"],
+            &["migrate"],
+            &["migrate", "down", "--steps", "0"],
+            &["serve", "--speed", "2"],
+            &["user", "promote", "a@b.example", "--role", "king"],
+        ] {
+            assert!(Line::try_parse_from([&["zerostate"], line].concat()).is_err(), "{line:?}");
+        }
+    }
+}

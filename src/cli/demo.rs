@@ -1,0 +1,537 @@
+//! `zerostate demo`: a market of one's own with sample agents that keeps moving at a visible pace, or one task through all of it.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use entity::money::Amount;
+use sea_orm::DbBackend;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    cast::{Cast, Names, Seller},
+    check::taken,
+    client::{Api, Refused},
+    failure::Failure,
+    once::{self, Order},
+    operations,
+    output::tell,
+    serve::{Banner, serve, until_told},
+    settings::{Listen, Settings, reachable},
+};
+use crate::{
+    app::App,
+    config::Config,
+    store::{Clock, Entropy},
+};
+
+/// How long the tokens of a demonstration are good, so that one that was pasted somewhere outlives lunch.
+const TOKENS: Duration = Duration::from_secs(12 * 3_600);
+/// What the client is given at a time, and when that is due again.
+const ALLOWANCE: u32 = 500;
+const LOW: u32 = 50;
+/// The pause between two tasks at speed 1.
+const SLOWEST: Duration = Duration::from_secs(10);
+/// Tasks that are under way at the same time, at most.
+const MOST_AT_ONCE: usize = 24;
+/// How often a task that is under way is looked at, and how long at most.
+const LOOK: Duration = Duration::from_millis(250);
+const LOOKS: u32 = 480;
+
+/// `zerostate demo`
+#[derive(Args, Clone, Debug)]
+pub(super) struct DemoCommand {
+    #[command(flatten)]
+    listen: Listen,
+    /// Keep everything in this folder instead of a temporary one.
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+    /// How fast the market moves, from 1 to 100.
+    #[arg(
+        long, env = "ZEROSTATE_DEMO_SPEED", value_name = "SPEED", default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    speed: u32,
+    /// Say nothing of what happens on the market.
+    #[arg(long)]
+    quiet: bool,
+    /// Run one task and check everything about it; succeeds only if all of it holds.
+    #[arg(long, requires_all = ["capability", "input", "budget"])]
+    once: bool,
+    /// With --once: what an agent must be able to do: text.stats, csv.summary, json.validate, text.keywords.
+    #[arg(long, value_name = "NAME", requires = "once")]
+    capability: Option<String>,
+    /// With --once: the file that the agent reads, - for standard input.
+    #[arg(long, value_name = "FILE", requires = "once")]
+    input: Option<PathBuf>,
+    /// With --once: the most to pay, in credits.
+    #[arg(long, value_name = "CREDITS", requires = "once", value_parser = credits)]
+    budget: Option<Amount>,
+    /// With --once: print a JSON document.
+    #[arg(long, requires = "once")]
+    json: bool,
+}
+
+/// An amount to pay.
+fn credits(text: &str) -> Result<Amount, String> {
+    match text.parse::<Amount>() {
+        Ok(amount) if amount.is_zero() => Err("must be more than zero".to_owned()),
+        Ok(amount) => Ok(amount),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Where a demonstration keeps its things.
+struct Place {
+    config: Config,
+    names: Names,
+    /// Removed when it is dropped.
+    temporary: Option<TempDir>,
+    /// Others may use the database, so what was brought in is taken out again.
+    shared: bool,
+}
+
+impl Place {
+    fn choose(keep: Option<&PathBuf>, settings: &Settings, entropy: &Entropy) -> Result<Self, Failure> {
+        let cannot = |folder: &str, error: std::io::Error| {
+            let what = format!("The folder {folder} cannot be used: {error}.");
+            Failure::configuration(what, "Name another one by --keep, or set TMPDIR.")
+        };
+        let shared = settings.database_url.is_some();
+        let (folder, temporary) = match keep {
+            Some(folder) => (folder.clone(), None),
+            None => {
+                let made = tempfile::Builder::new().prefix("zerostate-demo-").tempdir();
+                let made = made.map_err(|error| cannot("for temporary files", error))?;
+                (made.path().to_owned(), Some(made))
+            }
+        };
+        let shown = folder.display().to_string();
+        std::fs::create_dir_all(&folder).map_err(|error| cannot(&shown, error))?;
+        let names = match (shared, keep) {
+            (true, _) => Names::unique(entropy),
+            (false, Some(folder)) => Names::kept(folder, entropy).map_err(|error| cannot(&shown, error))?,
+            (false, None) => Names::plain(entropy),
+        };
+        let mut config = settings.config_over(Config::in_folder(folder));
+        config.auth.access_ttl = TOKENS;
+        Ok(Self { config, names, temporary, shared })
+    }
+}
+
+/// Runs `zerostate demo`.
+pub(super) async fn run(command: DemoCommand, settings: &Settings, port_by_environment: bool) -> Result<(), Failure> {
+    let started = Instant::now();
+    let enough = CancellationToken::new();
+    let order = order(&command)?;
+    let entropy = Entropy::system();
+    let place = Place::choose(command.keep.as_ref(), settings, &entropy)?;
+    until_told(enough.clone(), async {
+        let app = App::open(place.config.clone(), Clock::System, entropy).await?;
+        let listener = match &order {
+            Some(_) => listen_on("127.0.0.1:0".parse().map_err(std::io::Error::other)?, false).await?,
+            None => listen_on(command.listen.address(port_by_environment), command.listen.port.is_none()).await?,
+        };
+        let address = listener.local_addr()?;
+        app.start();
+        let api = Api::new(reachable(address))?;
+        let over = CancellationToken::new();
+        let story = async {
+            let cast = Cast::enter(&app, api, &place.names).await.map(Arc::new);
+            let told = match cast {
+                Ok(cast) => {
+                    let told = match &order {
+                        Some(order) => {
+                            let server = cast.api.url("/graphql");
+                            Ok(Some(once::run(&cast, order, server, database(&app), &enough).await))
+                        }
+                        None => {
+                            let banner = Banner::new(&app, address, started.elapsed());
+                            keep_moving(cast.clone(), &command, banner, &place, &enough).await.map(|()| None)
+                        }
+                    };
+                    if place.shared {
+                        cast.leave().await;
+                    }
+                    told
+                }
+                Err(failure) => Err(failure),
+            };
+            over.cancel();
+            told
+        };
+        let (served, told) = tokio::join!(serve(&app, listener, &over), story);
+        let told = told?;
+        served?;
+        match told {
+            Some(report) => report.deliver(command.json),
+            None => Ok(()),
+        }
+    })
+    .await
+}
+
+fn order(command: &DemoCommand) -> Result<Option<Order>, Failure> {
+    let (Some(capability), Some(input), Some(budget)) = (&command.capability, &command.input, command.budget) else {
+        return Ok(None);
+    };
+    let input = once::read_input(input, capability)?;
+    Ok(Some(Order { capability: capability.clone(), input, budget }))
+}
+
+/// Listens on an address; on any free port of it when its own is taken and nobody asked for that one.
+async fn listen_on(address: std::net::SocketAddr, any_port_will_do: bool) -> Result<TcpListener, Failure> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if any_port_will_do && error.kind() == std::io::ErrorKind::AddrInUse => {
+            let free = std::net::SocketAddr::new(address.ip(), 0);
+            TcpListener::bind(free).await.map_err(|error| taken(free, &error))
+        }
+        Err(error) => Err(taken(address, &error)),
+    }
+}
+
+fn database(app: &App) -> &'static str {
+    if app.store().backend() == DbBackend::Sqlite { "sqlite" } else { "postgres" }
+}
+
+/// Greets, and posts one task after the other until it is enough.
+async fn keep_moving(
+    cast: Arc<Cast>,
+    command: &DemoCommand,
+    mut banner: Banner,
+    place: &Place,
+    enough: &CancellationToken,
+) -> Result<(), Failure> {
+    let fund = Amount::from_credits(ALLOWANCE).unwrap_or_default();
+    cast.fund(fund).await?;
+    banner.line(
+        "Data",
+        &match (&place.temporary, &command.keep, place.shared) {
+            (_, _, true) => {
+                "in the database of DATABASE_URL; the sample agents retire when this process ends".to_owned()
+            }
+            (_, Some(folder), false) => format!("in {}; the next demo with --keep goes on with it", folder.display()),
+            (_, None, false) => {
+                "in a temporary folder, gone when this process ends (--keep FOLDER keeps it)".to_owned()
+            }
+        },
+    );
+    banner.line("Sign in", &format!("{} / {} (client)", cast.client.email, cast.client.password));
+    banner.line("", &format!("{} / {} (administrator)", cast.admin.email, cast.admin.password));
+    banner.paragraph(&next_steps(&cast));
+    banner.show("Ctrl-C stops. Below: what happens on the market.\n");
+
+    let pause = SLOWEST.checked_div(command.speed).unwrap_or(SLOWEST);
+    let mut plays = JoinSet::new();
+    let mut turn = 0_u64;
+    loop {
+        tokio::select! {
+            () = enough.cancelled() => break,
+            () = sleep(pause) => {}
+        }
+        while plays.try_join_next().is_some() {}
+        if plays.len() >= MOST_AT_ONCE {
+            continue;
+        }
+        if turn.is_multiple_of(20) {
+            refill(&cast, fund).await;
+        }
+        let (cast, quiet) = (Arc::clone(&cast), command.quiet);
+        let index = cast.draw(u64::try_from(SCENES.len()).unwrap_or(1));
+        let scene = usize::try_from(index).ok().and_then(|index| SCENES.get(index));
+        let Some(scene) = scene else { continue };
+        plays.spawn(async move {
+            match play(&cast, scene, turn).await {
+                Ok(line) if !quiet => tell(&line),
+                Ok(_) => {}
+                Err(refused) => {
+                    tracing::warn!(%refused, title = scene.title, "a task of the demonstration did not go through")
+                }
+            }
+        });
+        turn = turn.wrapping_add(1);
+    }
+    plays.shutdown().await;
+    Ok(())
+}
+
+/// What a person can do now, ready to paste.
+fn next_steps(cast: &Cast) -> String {
+    let body = json!({
+        "query": "mutation($input: ExecuteTaskInput!) { executeTask(input: $input) { task { id status } userErrors { code message } } }",
+        "variables": { "input": {
+            "title": "Hello", "capabilities": ["text.stats"], "input": "Hello, world. Hello!", "budget": "2.5",
+            "idempotencyKey": "hello-1",
+        } },
+    });
+    let look = json!({ "query": "{ me { wallet { available inEscrow } } tasks(first: 1) { nodes { title status price result { output } } } }" });
+    let (url, token) = (cast.api.url("/graphql"), cast.client.token());
+    format!(
+        "  Next, in another terminal:\n\n    export TOKEN={token}\n\n    # post a task and let the sample agents compete\n    \
+         curl -s {url} -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' \\\n      -d '{body}'\n\n    \
+         # see the wallet and what came of the newest task\n    \
+         curl -s {url} -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' \\\n      -d '{look}'\n\n    \
+         # one task with every step, bid, score, transfer and check\n    \
+         zerostate demo --once --capability text.stats --input README.md --budget 2.5"
+    )
+}
+
+/// Gives the client credits when there are few.
+async fn refill(cast: &Cast, fund: Amount) {
+    #[derive(Deserialize)]
+    struct Me {
+        wallet: Wallet,
+    }
+    #[derive(Deserialize)]
+    struct Wallet {
+        available: String,
+    }
+    let me: Result<Me, Refused> = cast.api.call(&cast.client, operations::ME, json!({})).await;
+    let low = Amount::from_credits(LOW).unwrap_or_default();
+    let refilled = match me {
+        Ok(me) if me.wallet.available.parse::<Amount>().is_ok_and(|available| available < low) => {
+            cast.fund(fund).await.map(|_| ())
+        }
+        Ok(_) => Ok(()),
+        Err(refused) => Err(refused),
+    };
+    if let Err(refused) = refilled {
+        tracing::warn!(%refused, "the client of the demonstration got no credits");
+    }
+}
+
+/// A small real piece of work.
+struct Scene {
+    title: &'static str,
+    capability: &'static str,
+    /// JSON for `json.*`, text for everything else.
+    input: &'static str,
+    budget: &'static str,
+}
+
+const SCENES: &[Scene] = &[
+    Scene {
+        title: "How long is this notice?",
+        capability: "text.stats",
+        input: "The library closes at six on Friday.\n\nReturn books to the box by the door; the box is emptied at nine.\n",
+        budget: "1.5",
+    },
+    Scene {
+        title: "Reading time of a preamble",
+        capability: "text.stats",
+        input: "We the People of the United States, in Order to form a more perfect Union, establish Justice, insure domestic \
+                Tranquility, provide for the common defence, promote the general Welfare, and secure the Blessings of Liberty to \
+                ourselves and our Posterity, do ordain and establish this Constitution for the United States of America.",
+        budget: "2",
+    },
+    Scene {
+        title: "Sales of the week",
+        capability: "csv.summary",
+        input: "day,store,units,revenue\n2026-03-02,North,14,181.50\n2026-03-02,South,9,117.00\n2026-03-03,North,22,283.80\n\
+                2026-03-03,South,,\n2026-03-04,North,17,219.30\n2026-03-04,South,11,142.90\n",
+        budget: "3",
+    },
+    Scene {
+        title: "Who is on call?",
+        capability: "csv.summary",
+        input: "name;team;since\nAda;storage;2024-01-15\nGrace;compilers;2023-06-01\nEdsger;storage;2025-11-30\n",
+        budget: "2.5",
+    },
+    Scene {
+        title: "Is this order well formed?",
+        capability: "json.validate",
+        input: r#"{"schema":{"type":"object","required":["id","lines"],"properties":{"id":{"type":"integer"},"lines":{"type":"array","items":{"type":"object","required":["sku","count"]}}}},"value":{"id":7,"lines":[{"sku":"A-1","count":2},{"sku":"B-9"}]}}"#,
+        budget: "2",
+    },
+    Scene {
+        title: "Does the configuration fit its schema?",
+        capability: "json.validate",
+        input: r#"{"schema":{"type":"object","properties":{"port":{"type":"integer","minimum":1,"maximum":65535},"host":{"type":"string","minLength":1}},"required":["host"]},"value":{"port":70000,"host":"example.org"}}"#,
+        budget: "2.2",
+    },
+    Scene {
+        title: "A schema that no agent can check",
+        capability: "json.validate",
+        input: r#"{"schema":{"type":"string","pattern":"^[a-z]+$"},"value":"zerostate"}"#,
+        budget: "2",
+    },
+    Scene {
+        title: "What is this abstract about?",
+        capability: "text.keywords",
+        input: "A payment channel lets two parties exchange many payments while only two of them are written down: the one that opens \
+                the channel and the one that closes it. Each payment in between is a signed promise that replaces the one before. \
+                Whoever closes the channel with an old promise can be corrected by the other party within a waiting time.",
+        budget: "4",
+    },
+    Scene {
+        title: "Keywords of a complaint",
+        capability: "text.keywords",
+        input: "The delivery came two days late and the box was open. The delivery service says the warehouse packed the box badly; the \
+                warehouse says the delivery service dropped the box. I would like a new lamp, because the lamp is broken.",
+        budget: "3.5",
+    },
+];
+
+impl Scene {
+    fn input(&self) -> Value {
+        let document = if self.capability.starts_with("json.") { serde_json::from_str(self.input).ok() } else { None };
+        document.unwrap_or_else(|| Value::String(self.input.to_owned()))
+    }
+
+    /// How the auction of a turn runs: every third one takes time, with open bids, and every other one of those pays the second
+    /// price.
+    fn auction(turn: u64) -> Option<Value> {
+        turn.is_multiple_of(3).then(|| {
+            let kind = if turn.is_multiple_of(2) { "SECOND_PRICE" } else { "FIRST_PRICE" };
+            json!({ "kind": kind, "visibility": "OPEN", "closesIn": "PT5S" })
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Played {
+    status: String,
+    price: Option<String>,
+    failure_code: Option<String>,
+    agent: Option<Winner>,
+    auction: Auction,
+}
+
+#[derive(Deserialize)]
+struct Winner {
+    id: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Auction {
+    bid_count: i32,
+}
+
+/// Posts one task, bids in its auction where that takes time, waits for its end and rates. Answers what to tell of it.
+async fn play(cast: &Cast, scene: &Scene, turn: u64) -> Result<String, Refused> {
+    let auction = Scene::auction(turn);
+    let takes_time = auction.is_some();
+    let mut input = json!({
+        "title": scene.title,
+        "capabilities": [scene.capability],
+        "input": scene.input(),
+        "budget": scene.budget,
+        "idempotencyKey": cast.key(),
+    });
+    if let (Some(fields), Some(auction)) = (input.as_object_mut(), auction) {
+        fields.insert("auction".to_owned(), auction);
+    }
+    let posted: Value = cast.api.call(&cast.client, operations::EXECUTE_TASK, json!({ "input": input })).await?;
+    let id_at = |pointer: &str| posted.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (task, auction) = (id_at("/task/id"), id_at("/task/auction/id"));
+    if takes_time {
+        underbid(cast, scene, &auction).await;
+    }
+    let mut played: Played = cast.api.call(&cast.client, operations::TASK, json!({ "id": task })).await?;
+    for _ in 0..LOOKS {
+        if !matches!(played.status.as_str(), "OPEN" | "AWARDED" | "RUNNING") {
+            break;
+        }
+        sleep(LOOK).await;
+        played = cast.api.call(&cast.client, operations::TASK, json!({ "id": task })).await?;
+    }
+    let mut stars = 0;
+    if played.status == "COMPLETED" && cast.draw(4) > 0 {
+        stars = 3 + cast.draw(3);
+        let input = json!({ "taskId": task, "stars": stars, "idempotencyKey": cast.key() });
+        let _: Value = cast.api.call(&cast.client, operations::RATE_AGENT, json!({ "input": input })).await?;
+    }
+    let score = match &played.agent {
+        Some(agent) => {
+            let now: Value = cast.api.call(&cast.client, operations::AGENT, json!({ "id": agent.id })).await?;
+            now.pointer("/reputation/score").and_then(Value::as_str).unwrap_or("-").to_owned()
+        }
+        None => String::new(),
+    };
+    Ok(played.line(scene, stars, &score))
+}
+
+impl Played {
+    fn line(&self, scene: &Scene, stars: u64, score: &str) -> String {
+        let (bids, title) = (self.auction.bid_count, scene.title);
+        let capability = scene.capability;
+        let Some(agent) = &self.agent else {
+            return format!("  {capability:<14} {title:<40} {bids} bids, nobody won");
+        };
+        let price = self.price.as_deref().unwrap_or("-");
+        let end = match self.status.as_str() {
+            "COMPLETED" => "paid".to_owned(),
+            "REFUNDED" => format!("refunded ({})", self.failure_code.as_deref().unwrap_or("-")),
+            other => other.to_lowercase(),
+        };
+        let rated = if stars == 0 { String::new() } else { format!(", {stars} stars") };
+        let winner = &agent.name;
+        format!("  {capability:<14} {title:<40} {bids} bids, {winner} for {price}, {end}{rated}, reputation {score}")
+    }
+}
+
+/// The owners of sample agents bid less than they ask in an auction that takes time.
+async fn underbid(cast: &Cast, scene: &Scene, auction: &str) {
+    for seller in
+        cast.sellers.iter().filter(|seller| seller.sample.capabilities.iter().any(|it| it == scene.capability))
+    {
+        sleep(Duration::from_millis(500 + cast.draw(1_000))).await;
+        let price = between(cast, seller).to_string();
+        let input = json!({ "auctionId": auction, "agentId": seller.id, "price": price, "idempotencyKey": cast.key() });
+        let owner = cast.owner(&seller.sample);
+        let bid: Result<Value, Refused> = cast.api.call(owner, operations::SUBMIT_BID, json!({ "input": input })).await;
+        if let Err(refused) = bid {
+            tracing::debug!(%refused, "a bid of the demonstration was refused");
+        }
+    }
+}
+
+/// A price between the least that an agent works for and what it asks, in whole hundredths.
+fn between(cast: &Cast, seller: &Seller) -> Amount {
+    const HUNDREDTH: u64 = 10_000;
+    let micros = |text: &str| text.parse::<Amount>().map_or(0, |amount| u64::try_from(amount.micros()).unwrap_or(0));
+    let (least, most) = (micros(&seller.sample.min_price), micros(&seller.sample.price));
+    let steps = most.saturating_sub(least) / HUNDREDTH;
+    let price = least.saturating_add(cast.draw(steps.saturating_add(1)).saturating_mul(HUNDREDTH));
+    i64::try_from(price).ok().and_then(Amount::from_micros).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_more_than_nothing() {
+        assert_eq!(credits("2.5").map(Amount::micros), Ok(2_500_000));
+        for wrong in ["0", "-1", "1e3", "", "1.0000001", "all"] {
+            assert!(credits(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_scene_is_a_task_that_can_be_posted() {
+        for scene in SCENES {
+            assert!(credits(scene.budget).is_ok(), "{}", scene.title);
+            assert_eq!(scene.input().is_object(), scene.capability.starts_with("json."), "{}", scene.title);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_exchanged_only_if_nobody_asked_for_it() {
+        let first = listen_on("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
+        let address = first.local_addr().unwrap();
+        assert_ne!(listen_on(address, true).await.unwrap().local_addr().unwrap(), address);
+        assert!(listen_on(address, false).await.unwrap_err().to_string().contains("another port"));
+    }
+}
