@@ -33,7 +33,7 @@ use futures_util::{
     FutureExt, SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -602,12 +602,29 @@ impl Running {
     }
 
     async fn next(&self, response: &async_graphql::Response) {
-        let message = json!({ "type": "next", "id": self.id, "payload": response });
-        let _ = self.outbound.send(text(&message)).await;
+        match Next::text(&self.id, response) {
+            Ok(text) => drop(self.outbound.send(Message::Text(text.into())).await),
+            Err(error) => tracing::error!(%error, "a response could not be written"),
+        }
     }
 
     fn errors(&self, fault: &Fault) -> Value {
         json!([fault.entry(&self.request_id)])
+    }
+}
+
+/// A `next` message. It is written straight from the response, whose fields stand in the order in which they were asked for.
+#[derive(Serialize)]
+struct Next<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    payload: &'a async_graphql::Response,
+}
+
+impl Next<'_> {
+    fn text(id: &str, payload: &async_graphql::Response) -> serde_json::Result<String> {
+        serde_json::to_string(&Next { id, kind: "next", payload })
     }
 }
 
@@ -688,6 +705,13 @@ mod tests {
         assert_eq!(of(json!(null)), None);
         assert!(token_of(json!({ "authorization": 1 }).as_object().unwrap()).is_err());
         assert!(matches!(token_of(&Map::new()), Ok(None)));
+    }
+
+    #[test]
+    fn fields_stand_in_the_order_in_which_they_were_asked_for() {
+        let response = async_graphql::Response::new(async_graphql::value!({ "z": 1, "a": { "y": 2, "b": 3 } }));
+        let text = Next::text("1", &response).unwrap();
+        assert_eq!(text, r#"{"id":"1","type":"next","payload":{"data":{"z":1,"a":{"y":2,"b":3}}}}"#);
     }
 
     #[test]

@@ -239,7 +239,9 @@ async fn a_token_that_is_not_valid_is_told_before_anything_else() {
     let world = World::start().await;
     let ada = world.user("ada").await;
     assert_eq!(ada.query("{ me { id } }", json!({})).await["me"]["id"], ada.id());
-    assert!(world.anonymous().query("{ me { id } }", json!({})).await["me"].is_null());
+    // Nobody in particular may ask, and is told by the field and not by HTTP.
+    let anonymous = world.anonymous().raw("{ me { id } }", &json!({})).await;
+    assert_eq!((anonymous.status, anonymous.code().as_str()), (200, "UNAUTHENTICATED"));
     for authorization in ["Bearer wrong", "Bearer ", "Basic YTpi", "wrong"] {
         let request = world.http().post(world.url("/graphql")).header("authorization", authorization);
         // The document is not even GraphQL.
