@@ -57,6 +57,7 @@ impl MigrationTrait for Migration {
                 "CREATE UNIQUE INDEX reputation_events_one_timeout ON reputation_events (task_id, agent_id) WHERE cause = 'TIMEOUT'",
                 "CREATE INDEX reputation_events_by_agent ON reputation_events (agent_id, id)",
                 "CREATE INDEX reputation_events_by_pair ON reputation_events (payer_id, owner_id, created_at, cause)",
+                "CREATE INDEX reputation_events_by_task ON reputation_events (task_id)",
                 "CREATE INDEX reputation_events_by_owner ON reputation_events (owner_id)",
                 "CREATE TABLE ratings ( \
                  id {id} PRIMARY KEY, \

@@ -186,22 +186,21 @@ impl Cast {
         let owner = self.owner(&sample);
         let mine: Mine = self.api.call(owner, operations::MY_AGENTS, json!({})).await?;
         let known = mine.agents.nodes.into_iter().find(|own| own.name == sample.name);
-        let (id, has_module) = match known {
-            Some(own) => (own.id, own.module.is_some()),
-            None => {
-                let input = json!({
-                    "name": sample.name,
-                    "description": sample.description,
-                    "capabilities": sample.capabilities,
-                    "runtime": "HOSTED",
-                    "price": sample.price,
-                    "minPrice": sample.min_price,
-                    "idempotencyKey": self.key(),
-                });
-                let variables = json!({ "input": input });
-                let answer: Answer = self.api.call(owner, operations::REGISTER_AGENT, variables).await?;
-                (answer.agent.id, false)
-            }
+        let (id, has_module) = if let Some(own) = known {
+            (own.id, own.module.is_some())
+        } else {
+            let input = json!({
+                "name": sample.name,
+                "description": sample.description,
+                "capabilities": sample.capabilities,
+                "runtime": "HOSTED",
+                "price": sample.price,
+                "minPrice": sample.min_price,
+                "idempotencyKey": self.key(),
+            });
+            let variables = json!({ "input": input });
+            let answer: Answer = self.api.call(owner, operations::REGISTER_AGENT, variables).await?;
+            (answer.agent.id, false)
         };
         if !has_module {
             let bytes = module(&sample.module).ok_or_else(|| {

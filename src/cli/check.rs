@@ -142,12 +142,15 @@ pub(super) fn version(as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tries an address before it is served on, and says what to do when it is taken.
+/// Why a server cannot listen on an address, and what to do about it.
 pub(super) fn taken(address: SocketAddr, error: &std::io::Error) -> Failure {
-    let advice = match error.kind() {
-        std::io::ErrorKind::AddrInUse => "Stop the other server, or choose another port by --port or PORT.",
-        std::io::ErrorKind::PermissionDenied => "Choose a port above 1023 by --port or PORT.",
-        _ => "Choose another address by --host and --port, or HOST and PORT.",
+    let kind = error.kind();
+    let advice = if kind == std::io::ErrorKind::AddrInUse {
+        "Stop the other server, or choose another port by --port or PORT."
+    } else if kind == std::io::ErrorKind::PermissionDenied {
+        "Choose a port above 1023 by --port or PORT."
+    } else {
+        "Choose another address by --host and --port, or HOST and PORT."
     };
     Failure::configuration(format!("The server cannot listen on {address}: {error}."), advice)
 }

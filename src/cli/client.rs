@@ -136,6 +136,11 @@ impl Api {
         Ok(Self { http, address })
     }
 
+    /// Where the server is.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// An address under the server.
     pub(super) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
@@ -196,7 +201,7 @@ impl Api {
         }
         let response = request.send().await.map_err(|error| Refused::unreachable(&error))?;
         let body: Value = response.json().await.map_err(Refused::unexpected)?;
-        read(root(body)?)
+        read(root(&body)?)
     }
 
     /// Uploads the module of a hosted agent and answers its SHA-256 as the server sees it.
@@ -238,8 +243,8 @@ impl Api {
 }
 
 /// The value of the one root field of a response, or the error that is there instead.
-fn root(response: Value) -> Result<Value, Refused> {
-    if let Some(refused) = first_error(&response) {
+fn root(response: &Value) -> Result<Value, Refused> {
+    if let Some(refused) = first_error(response) {
         return Err(refused);
     }
     let data = response.get("data").and_then(Value::as_object).and_then(|data| data.values().next()).cloned();
@@ -307,7 +312,7 @@ impl Socket {
         loop {
             let Heard { kind, id, payload } = self.hear(patience).await?;
             match kind.as_str() {
-                "next" => return Ok((id, Some(read(root(payload)?)?))),
+                "next" => return Ok((id, Some(read(root(&payload)?)?))),
                 "complete" => return Ok((id, None)),
                 "error" => {
                     let refused = first_error(&json!({ "errors": payload }));
@@ -353,9 +358,9 @@ mod tests {
 
     #[test]
     fn the_root_field_is_the_answer() {
-        assert_eq!(root(json!({ "data": { "me": { "id": "user_1" } } })), Ok(json!({ "id": "user_1" })));
+        assert_eq!(root(&json!({ "data": { "me": { "id": "user_1" } } })), Ok(json!({ "id": "user_1" })));
         let payload = json!({ "data": { "login": { "tokens": 1, "userErrors": [] } } });
-        assert_eq!(root(payload).unwrap().get("tokens"), Some(&json!(1)));
+        assert_eq!(root(&payload).unwrap().get("tokens"), Some(&json!(1)));
     }
 
     #[test]
@@ -363,10 +368,10 @@ mod tests {
         let user = json!({ "data": { "login": { "tokens": null, "userErrors": [
             { "code": "INVALID_INPUT", "message": "email must be an address", "field": ["input", "email"] }
         ] } } });
-        assert_eq!(root(user).unwrap_err(), Refused::new("INVALID_INPUT", "email must be an address [input.email]"));
+        assert_eq!(root(&user).unwrap_err(), Refused::new("INVALID_INPUT", "email must be an address [input.email]"));
         let top =
             json!({ "data": null, "errors": [{ "message": "Sign in.", "extensions": { "code": "UNAUTHENTICATED" } }] });
-        assert_eq!(root(top).unwrap_err().to_string(), "Sign in (UNAUTHENTICATED)");
-        assert_eq!(root(json!({ "data": { "task": null } })).unwrap_err().code, "NOT_FOUND");
+        assert_eq!(root(&top).unwrap_err().to_string(), "Sign in (UNAUTHENTICATED)");
+        assert_eq!(root(&json!({ "data": { "task": null } })).unwrap_err().code, "NOT_FOUND");
     }
 }

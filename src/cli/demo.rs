@@ -1,6 +1,7 @@
 //! `zerostate demo`: a market of one's own with sample agents that keeps moving at a visible pace, or one task through all of it.
 
 use std::{
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -8,7 +9,6 @@ use std::{
 
 use clap::Args;
 use entity::money::Amount;
-use sea_orm::DbBackend;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -23,7 +23,7 @@ use super::{
     once::{self, Order},
     operations,
     output::tell,
-    serve::{Banner, serve, until_told},
+    serve::{Banner, database, serve, until_told},
     settings::{Listen, Settings, reachable},
 };
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How long the tokens of a demonstration are good, so that one that was pasted somewhere outlives lunch.
-const TOKENS: Duration = Duration::from_secs(12 * 3_600);
+const TOKENS: Duration = Duration::from_hours(12);
 /// What the client is given at a time, and when that is due again.
 const ALLOWANCE: u32 = 500;
 const LOW: u32 = 50;
@@ -105,13 +105,12 @@ impl Place {
             Failure::configuration(what, "Name another one by --keep, or set TMPDIR.")
         };
         let shared = settings.database_url.is_some();
-        let (folder, temporary) = match keep {
-            Some(folder) => (folder.clone(), None),
-            None => {
-                let made = tempfile::Builder::new().prefix("zerostate-demo-").tempdir();
-                let made = made.map_err(|error| cannot("for temporary files", error))?;
-                (made.path().to_owned(), Some(made))
-            }
+        let (folder, temporary) = if let Some(folder) = keep {
+            (folder.clone(), None)
+        } else {
+            let made = tempfile::Builder::new().prefix("zerostate-demo-").tempdir();
+            let made = made.map_err(|error| cannot("for temporary files", error))?;
+            (made.path().to_owned(), Some(made))
         };
         let shown = folder.display().to_string();
         std::fs::create_dir_all(&folder).map_err(|error| cannot(&shown, error))?;
@@ -134,48 +133,52 @@ pub(super) async fn run(command: DemoCommand, settings: &Settings, port_by_envir
     let entropy = Entropy::system();
     let place = Place::choose(command.keep.as_ref(), settings, &entropy)?;
     until_told(enough.clone(), async {
-        let app = App::open(place.config.clone(), Clock::System, entropy).await?;
-        let listener = match &order {
-            Some(_) => listen_on("127.0.0.1:0".parse().map_err(std::io::Error::other)?, false).await?,
-            None => listen_on(command.listen.address(port_by_environment), command.listen.port.is_none()).await?,
+        let Some(order) = order else {
+            let wanted = command.listen.address(port_by_environment);
+            let listener = listen_on(wanted, command.listen.port.is_none()).await?;
+            return stage(&place, entropy, listener, async |app, cast| {
+                let banner = Banner::new(app, cast.api.address(), started.elapsed());
+                keep_moving(cast, &command, banner, &place, &enough).await
+            })
+            .await;
         };
-        let address = listener.local_addr()?;
-        app.start();
-        let api = Api::new(reachable(address))?;
-        let over = CancellationToken::new();
-        let story = async {
-            let cast = Cast::enter(&app, api, &place.names).await.map(Arc::new);
-            let told = match cast {
-                Ok(cast) => {
-                    let told = match &order {
-                        Some(order) => {
-                            let server = cast.api.url("/graphql");
-                            Ok(Some(once::run(&cast, order, server, database(&app), &enough).await))
-                        }
-                        None => {
-                            let banner = Banner::new(&app, address, started.elapsed());
-                            keep_moving(cast.clone(), &command, banner, &place, &enough).await.map(|()| None)
-                        }
-                    };
-                    if place.shared {
-                        cast.leave().await;
-                    }
-                    told
-                }
-                Err(failure) => Err(failure),
-            };
-            over.cancel();
-            told
-        };
-        let (served, told) = tokio::join!(serve(&app, listener, &over), story);
-        let told = told?;
-        served?;
-        match told {
-            Some(report) => report.deliver(command.json),
-            None => Ok(()),
-        }
+        let listener = listen_on(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), false).await?;
+        let report = stage(&place, entropy, listener, async |app, cast| {
+            Ok(once::run(cast, &order, database(app), &enough).await)
+        })
+        .await?;
+        report.deliver(command.json)
     })
     .await
+}
+
+/// Opens the market of a place, serves it, brings the cast in and lets `story` happen; then everything ends.
+async fn stage<T>(
+    place: &Place,
+    entropy: Entropy,
+    listener: TcpListener,
+    story: impl AsyncFnOnce(&App, &Arc<Cast>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let app = App::open(place.config.clone(), Clock::System, entropy).await?;
+    let api = Api::new(reachable(listener.local_addr()?))?;
+    app.start();
+    let over = CancellationToken::new();
+    let playing = async {
+        let played = async {
+            let cast = Arc::new(Cast::enter(&app, api, &place.names).await?);
+            let played = story(&app, &cast).await;
+            if place.shared {
+                cast.leave().await;
+            }
+            played
+        };
+        let played = played.await;
+        over.cancel();
+        played
+    };
+    let (served, played) = tokio::join!(serve(&app, listener, &over), Box::pin(playing));
+    let played = played?;
+    served.map(|()| played)
 }
 
 fn order(command: &DemoCommand) -> Result<Option<Order>, Failure> {
@@ -187,24 +190,20 @@ fn order(command: &DemoCommand) -> Result<Option<Order>, Failure> {
 }
 
 /// Listens on an address; on any free port of it when its own is taken and nobody asked for that one.
-async fn listen_on(address: std::net::SocketAddr, any_port_will_do: bool) -> Result<TcpListener, Failure> {
+async fn listen_on(address: SocketAddr, any_port_will_do: bool) -> Result<TcpListener, Failure> {
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
         Err(error) if any_port_will_do && error.kind() == std::io::ErrorKind::AddrInUse => {
-            let free = std::net::SocketAddr::new(address.ip(), 0);
+            let free = SocketAddr::new(address.ip(), 0);
             TcpListener::bind(free).await.map_err(|error| taken(free, &error))
         }
         Err(error) => Err(taken(address, &error)),
     }
 }
 
-fn database(app: &App) -> &'static str {
-    if app.store().backend() == DbBackend::Sqlite { "sqlite" } else { "postgres" }
-}
-
 /// Greets, and posts one task after the other until it is enough.
 async fn keep_moving(
-    cast: Arc<Cast>,
+    cast: &Arc<Cast>,
     command: &DemoCommand,
     mut banner: Banner,
     place: &Place,
@@ -226,7 +225,7 @@ async fn keep_moving(
     );
     banner.line("Sign in", &format!("{} / {} (client)", cast.client.email, cast.client.password));
     banner.line("", &format!("{} / {} (administrator)", cast.admin.email, cast.admin.password));
-    banner.paragraph(&next_steps(&cast));
+    banner.paragraph(&next_steps(cast));
     banner.show("Ctrl-C stops. Below: what happens on the market.\n");
 
     let pause = SLOWEST.checked_div(command.speed).unwrap_or(SLOWEST);
@@ -242,9 +241,9 @@ async fn keep_moving(
             continue;
         }
         if turn.is_multiple_of(20) {
-            refill(&cast, fund).await;
+            refill(cast, fund).await;
         }
-        let (cast, quiet) = (Arc::clone(&cast), command.quiet);
+        let (cast, quiet) = (Arc::clone(cast), command.quiet);
         let index = cast.draw(u64::try_from(SCENES.len()).unwrap_or(1));
         let scene = usize::try_from(index).ok().and_then(|index| SCENES.get(index));
         let Some(scene) = scene else { continue };
@@ -253,7 +252,7 @@ async fn keep_moving(
                 Ok(line) if !quiet => tell(&line),
                 Ok(_) => {}
                 Err(refused) => {
-                    tracing::warn!(%refused, title = scene.title, "a task of the demonstration did not go through")
+                    tracing::warn!(%refused, title = scene.title, "a task of the demonstration did not go through");
                 }
             }
         });
@@ -386,13 +385,17 @@ impl Scene {
         document.unwrap_or_else(|| Value::String(self.input.to_owned()))
     }
 
-    /// How the auction of a turn runs: every third one takes time, with open bids, and every other one of those pays the second
-    /// price.
-    fn auction(turn: u64) -> Option<Value> {
-        turn.is_multiple_of(3).then(|| {
+    /// How the auction of a turn runs. Every third one takes time, with open bids, and every other one of those pays the second
+    /// price; of those that are decided at once, every other one is for a client to whom the reputation is all but everything.
+    fn terms(turn: u64) -> Value {
+        if turn.is_multiple_of(3) {
             let kind = if turn.is_multiple_of(2) { "SECOND_PRICE" } else { "FIRST_PRICE" };
             json!({ "kind": kind, "visibility": "OPEN", "closesIn": "PT5S" })
-        })
+        } else if turn.is_multiple_of(2) {
+            json!({ "priceWeight": "5" })
+        } else {
+            json!({})
+        }
     }
 }
 
@@ -420,8 +423,8 @@ struct Auction {
 
 /// Posts one task, bids in its auction where that takes time, waits for its end and rates. Answers what to tell of it.
 async fn play(cast: &Cast, scene: &Scene, turn: u64) -> Result<String, Refused> {
-    let auction = Scene::auction(turn);
-    let takes_time = auction.is_some();
+    let terms = Scene::terms(turn);
+    let takes_time = terms.get("closesIn").is_some();
     let mut input = json!({
         "title": scene.title,
         "capabilities": [scene.capability],
@@ -429,8 +432,8 @@ async fn play(cast: &Cast, scene: &Scene, turn: u64) -> Result<String, Refused> 
         "budget": scene.budget,
         "idempotencyKey": cast.key(),
     });
-    if let (Some(fields), Some(auction)) = (input.as_object_mut(), auction) {
-        fields.insert("auction".to_owned(), auction);
+    if let (Some(fields), Value::Object(terms)) = (input.as_object_mut(), terms) {
+        fields.extend(terms);
     }
     let posted: Value = cast.api.call(&cast.client, operations::EXECUTE_TASK, json!({ "input": input })).await?;
     let id_at = |pointer: &str| posted.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -525,6 +528,38 @@ mod tests {
             assert!(credits(scene.budget).is_ok(), "{}", scene.title);
             assert_eq!(scene.input().is_object(), scene.capability.starts_with("json."), "{}", scene.title);
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_task_goes_through_the_whole_market() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (folder, entropy) = (tempfile::tempdir().unwrap(), Entropy::seeded(7));
+        let mut config = Config::in_folder(folder.path());
+        config.terms.fee_bps = 333;
+        let names = Names::unique(&entropy);
+        let place = Place { config, names, temporary: Some(folder), shared: true };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let played = stage(&place, entropy, listener, async |app, cast| {
+            for document in operations::ALL.iter().filter(|document| !document.starts_with("subscription")) {
+                let answer: Result<Value, Refused> = cast.api.call(&cast.admin, document, json!({})).await;
+                let code = answer.err().map(|refused| refused.code).unwrap_or_default();
+                assert!(!["GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"].contains(&code.as_str()), "{document}");
+            }
+            let input = Value::String("To be, or not to be, that is the question.".to_owned());
+            let order = Order { capability: "text.stats".to_owned(), input, budget: credits("2.5").unwrap() };
+            let report = once::run(cast, &order, database(app), &CancellationToken::new()).await;
+            assert_eq!(report.failures(), [""; 0]);
+            cast.fund(Amount::from_credits(10).unwrap()).await?;
+            let scene = SCENES.first().unwrap();
+            assert!(play(cast, scene, 1).await?.contains("paid"));
+            assert!(play(cast, scene, 2).await?.contains("paid"));
+
+            let order = Order { capability: "nobody.can".to_owned(), input: json!(1), budget: credits("1").unwrap() };
+            let report = once::run(cast, &order, database(app), &CancellationToken::new()).await;
+            assert!(report.failures().iter().any(|failure| failure.starts_with("step 4")), "{:?}", report.failures());
+            Ok(cast.sellers.len())
+        });
+        assert_eq!(played.await.unwrap(), 8);
     }
 
     #[tokio::test]

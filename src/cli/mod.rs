@@ -133,8 +133,8 @@ fn start(line: Line, matches: &ArgMatches) -> Result<(), Failure> {
 async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> {
     let settings = &line.settings;
     match line.command {
-        Command::Serve(command) => serve::run(command, settings, port_by_environment).await,
-        Command::Demo(command) => demo::run(command, settings, port_by_environment).await,
+        Command::Serve(command) => Box::pin(serve::run(command, settings, port_by_environment)).await,
+        Command::Demo(command) => Box::pin(demo::run(command, settings, port_by_environment)).await,
         Command::Migrate(command) => database::migrate(command, settings).await,
         Command::Schema { check } => check::schema(check.as_deref()),
         Command::Audit { json } => database::audit(json, settings).await,

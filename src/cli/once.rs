@@ -19,7 +19,7 @@ use super::{
 use crate::store::Cursor;
 
 /// How long the next event may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// What the client is given at least, so that a rest is left.
 const LEAST_FUNDS: u32 = 10;
 
@@ -277,17 +277,11 @@ impl<T> At<T> for Option<T> {
     }
 }
 
-/// Runs the task and reports. `server` is where the API is, `database` what is behind it.
-pub(super) async fn run(
-    cast: &Cast,
-    order: &Order,
-    server: String,
-    database: &'static str,
-    enough: &CancellationToken,
-) -> Report {
+/// Runs the task and reports. `database` is the kind that is behind the API.
+pub(super) async fn run(cast: &Cast, order: &Order, database: &'static str, enough: &CancellationToken) -> Report {
     let mut report = Report {
         database,
-        server,
+        server: cast.api.url("/graphql"),
         capability: order.capability.clone(),
         budget: order.budget.to_string(),
         ..Report::default()
@@ -629,6 +623,12 @@ async fn books(cast: &Cast, report: &mut Report) -> Result<(), Broke> {
 }
 
 impl Report {
+    /// Why the run did not succeed.
+    #[cfg(test)]
+    pub(super) fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
     /// Prints the report, and is a failure when the run was one.
     pub(super) fn deliver(self, as_json: bool) -> Result<(), Failure> {
         let mut output = Output::new();

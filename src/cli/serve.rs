@@ -58,12 +58,10 @@ pub(super) async fn run(command: ServeCommand, settings: &Settings, port_by_envi
         app.start();
         tracing::info!(event = "listening", %address, version = env!("CARGO_PKG_VERSION"), "ready");
         if command.banner || io::stderr().is_terminal() {
-            let data = match app.store().backend() {
-                DbBackend::Sqlite => {
-                    format!("{} (keys and modules in {})", app.config().storage.url, settings.data.display())
-                }
-                _ => format!("{} (keys in {})", redacted(&app.config().storage.url), settings.data.display()),
-            };
+            let (database, folder) = (redacted(&app.config().storage.url), settings.data.display());
+            let embedded = app.store().backend() == DbBackend::Sqlite;
+            let rest = if embedded { "keys and modules" } else { "keys" };
+            let data = format!("{database}, migrated; {rest} in {folder}");
             let mut banner = Banner::new(&app, address, started.elapsed());
             banner.line("Data", &data);
             if !has_admin {
@@ -149,6 +147,11 @@ impl Told {
     }
 }
 
+/// The kind of database behind a service.
+pub(super) fn database(app: &App) -> &'static str {
+    if app.store().backend() == DbBackend::Sqlite { "sqlite" } else { "postgres" }
+}
+
 /// What a person sees first: where things are.
 pub(super) struct Banner {
     text: String,
@@ -156,10 +159,7 @@ pub(super) struct Banner {
 
 impl Banner {
     pub(super) fn new(app: &App, address: SocketAddr, took: Duration) -> Self {
-        let database = match app.store().backend() {
-            DbBackend::Sqlite => "sqlite",
-            _ => "postgres",
-        };
+        let database = database(app);
         let at = reachable(address);
         let ready = format!("{}, {database}", version_line());
         let mut banner = Self { text: format!("\n  {ready:<44}ready in {} ms\n\n", took.as_millis()) };

@@ -7,11 +7,7 @@ use entity::user::{self as users, Role};
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::json;
 
-use super::{
-    failure::{Exit, Failure},
-    output::Output,
-    settings::Settings,
-};
+use super::{failure::Failure, output::Output, settings::Settings};
 use crate::{
     app::App,
     caller::Caller,
@@ -187,13 +183,12 @@ pub(super) async fn run(command: UserCommand, settings: &Settings) -> std::resul
             let role: Role = role.into();
             let promoted =
                 app.store().write(Caller::System, async |work| verbs::set_role(work, &email, role).await).await;
-            let user = promoted.map_err(|error| match error {
-                Error::NotFound(_) => Failure::new(
-                    Exit::Failed,
-                    format!("Nobody has the address {email}."),
-                    format!("Run `zerostate user create {email}` to make an account."),
-                ),
-                error => error.into(),
+            let user = promoted.map_err(|error| {
+                if matches!(error, Error::NotFound(_)) {
+                    let advice = format!("Run `zerostate user create {email}` to make an account.");
+                    return Failure::failed(format!("Nobody has the address {email}."), advice);
+                }
+                error.into()
             })?;
             if json {
                 output.json(&json!({ "id": user.id.to_string(), "email": user.email, "role": user.role.name() }))?;

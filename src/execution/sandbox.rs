@@ -1722,28 +1722,4 @@ mod tests {
             assert!(run.outcome.is_ok(), "{agent}: {run:?}");
         }
     }
-
-    /// Not a check but a figure: `cargo test --release -- --ignored --nocapture warm_run`.
-    #[tokio::test]
-    #[ignore = "prints what a warm run costs"]
-    async fn warm_run() {
-        let sandbox = sandbox();
-        let empty = command(r#"(func (export "_start"))"#);
-        let cases = [("nothing", empty, "null"), ("text-stats-lite", agent("text-stats-lite"), "\"one two three\"")];
-        for (name, wasm, input) in cases {
-            let mut costs = Vec::new();
-            let mut inside = Vec::new();
-            for _ in 0..5_000 {
-                let started = stopwatch();
-                inside.push(run_in(&sandbox, &wasm, input.as_bytes(), Limits::default()).await.usage.wall);
-                costs.push(started.elapsed());
-            }
-            costs.sort_unstable();
-            inside.sort_unstable();
-            println!(
-                "{name}: p50 {:?}, p99 {:?}; within the thread p50 {:?}",
-                costs[2_500], costs[4_950], inside[2_500]
-            );
-        }
-    }
 }

@@ -285,14 +285,7 @@ impl Store {
             Some(after) => after,
             None => self.head().await?,
         };
-        Ok(Follow {
-            store: self.clone(),
-            topic,
-            last,
-            receiver,
-            replayed: VecDeque::new(),
-            replaying: after.is_some(),
-        })
+        Ok(Follow { store: self.clone(), topic, last, receiver, replayed: VecDeque::new(), replaying: after.is_some() })
     }
 
     /// Reads the log: lines of a topic, or all, behind `after`, oldest first, `limit` at most.

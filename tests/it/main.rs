@@ -9,6 +9,6 @@ mod world;
 #[cfg(test)]
 mod subscription;
 #[cfg(test)]
-mod transport;
-#[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod transport;
