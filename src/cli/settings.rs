@@ -6,6 +6,7 @@ use std::{
     ffi::OsStr,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{Args, Command, builder::Resettable};
@@ -55,6 +56,12 @@ pub(super) struct Settings {
         value_parser = clap::value_parser!(u16).range(1..=256)
     )]
     pub(super) workers: Option<u16>,
+    /// For how many seconds a worker owns what it claimed without a sign of life.
+    #[arg(
+        long, global = true, env = "ZEROSTATE_LEASE", value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=3_600)
+    )]
+    pub(super) lease: Option<u64>,
     /// The issuer that access tokens name.
     #[arg(long, global = true, env = "ZEROSTATE_ISSUER", value_name = "NAME")]
     pub(super) issuer: Option<String>,
@@ -101,6 +108,9 @@ impl Settings {
         }
         if let Some(workers) = self.workers {
             config.execution.concurrency = workers.into();
+        }
+        if let Some(seconds) = self.lease {
+            config.terms.lease = Duration::from_secs(seconds);
         }
         if let Some(issuer) = &self.issuer {
             config.auth.issuer.clone_from(issuer);
@@ -158,8 +168,7 @@ fn database_url(text: &str) -> Result<String, String> {
 /// A database's address without its password.
 pub(super) fn redacted(url: &str) -> String {
     match url::Url::parse(url) {
-        Ok(mut parsed) if parsed.password().is_some() => {
-            let _ = parsed.set_password(Some("…"));
+        Ok(mut parsed) if parsed.password().is_some() && parsed.set_password(Some("…")).is_ok() => {
             parsed.to_string().replace("%E2%80%A6", "…")
         }
         Ok(_) | Err(_) => url.to_owned(),
