@@ -167,12 +167,11 @@ fn database_url(text: &str) -> Result<String, String> {
 
 /// A database's address without its password.
 pub(super) fn redacted(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut parsed) if parsed.password().is_some() && parsed.set_password(Some("…")).is_ok() => {
-            parsed.to_string().replace("%E2%80%A6", "…")
-        }
-        Ok(_) | Err(_) => url.to_owned(),
+    let Ok(mut parsed) = url::Url::parse(url) else { return url.to_owned() };
+    if parsed.password().is_none() || parsed.set_password(Some("…")).is_err() {
+        return url.to_owned();
     }
+    parsed.to_string().replace("%E2%80%A6", "…")
 }
 
 /// Takes variables that are set to nothing for not set, in every command.
