@@ -47,7 +47,7 @@ pub(super) struct Sample {
 
 impl Sample {
     /// Whether the thorough one of its capability; the others are cheap.
-    fn is_thorough(&self) -> bool {
+    pub(super) fn is_thorough(&self) -> bool {
         self.name.ends_with("-pro")
     }
 }

@@ -385,16 +385,15 @@ impl Scene {
         document.unwrap_or_else(|| Value::String(self.input.to_owned()))
     }
 
-    /// How the auction of a turn runs. Every third one takes time, with open bids, and every other one of those pays the second
-    /// price; of those that are decided at once, every other one is for a client to whom the reputation is all but everything.
+    /// How the auction of a turn runs: at once, at once for a client to whom the reputation is all but everything, or with time
+    /// for open bids, at the first price, at the second price, or awarded by hand.
     fn terms(turn: u64) -> Value {
-        if turn.is_multiple_of(3) {
-            let kind = if turn.is_multiple_of(2) { "SECOND_PRICE" } else { "FIRST_PRICE" };
-            json!({ "kind": kind, "visibility": "OPEN", "closesIn": "PT5S" })
-        } else if turn.is_multiple_of(2) {
-            json!({ "priceWeight": "5" })
-        } else {
-            json!({})
+        match turn % 6 {
+            0 => json!({ "visibility": "OPEN", "closesIn": "PT5S" }),
+            2 => json!({ "visibility": "OPEN", "closesIn": "PT5S", "kind": "SECOND_PRICE" }),
+            4 => json!({ "visibility": "OPEN", "closesIn": "PT10S", "awardMode": "MANUAL" }),
+            5 => json!({ "priceWeight": "5" }),
+            _ => json!({}),
         }
     }
 }
@@ -419,12 +418,25 @@ struct Winner {
 #[serde(rename_all = "camelCase")]
 struct Auction {
     bid_count: i32,
+    bids: Bids,
+}
+
+#[derive(Deserialize)]
+struct Bids {
+    nodes: Vec<Bid>,
+}
+
+#[derive(Deserialize)]
+struct Bid {
+    id: String,
+    price: String,
+    status: String,
 }
 
 /// Posts one task, bids in its auction where that takes time, waits for its end and rates. Answers what to tell of it.
 async fn play(cast: &Cast, scene: &Scene, turn: u64) -> Result<String, Refused> {
     let terms = Scene::terms(turn);
-    let takes_time = terms.get("closesIn").is_some();
+    let (takes_time, by_hand) = (terms.get("closesIn").is_some(), terms.get("awardMode").is_some());
     let mut input = json!({
         "title": scene.title,
         "capabilities": [scene.capability],
@@ -441,6 +453,9 @@ async fn play(cast: &Cast, scene: &Scene, turn: u64) -> Result<String, Refused> 
     if takes_time {
         underbid(cast, scene, &auction).await;
     }
+    if by_hand {
+        award_the_dearest(cast, &task, &auction).await?;
+    }
     let mut played: Played = cast.api.call(&cast.client, operations::TASK, json!({ "id": task })).await?;
     for _ in 0..LOOKS {
         if !matches!(played.status.as_str(), "OPEN" | "AWARDED" | "RUNNING") {
@@ -451,7 +466,11 @@ async fn play(cast: &Cast, scene: &Scene, turn: u64) -> Result<String, Refused> 
     }
     let mut stars = 0;
     if played.status == "COMPLETED" && cast.draw(4) > 0 {
-        stars = 3 + cast.draw(3);
+        // The thorough agents of a capability are the dearer ones, and their clients are the happier ones.
+        let thorough = cast.sellers.iter().any(|seller| {
+            seller.sample.is_thorough() && played.agent.as_ref().is_some_and(|agent| agent.id == seller.id)
+        });
+        stars = if thorough { 4 + cast.draw(2) } else { 2 + cast.draw(3) };
         let input = json!({ "taskId": task, "stars": stars, "idempotencyKey": cast.key() });
         let _: Value = cast.api.call(&cast.client, operations::RATE_AGENT, json!({ "input": input })).await?;
     }
@@ -482,6 +501,17 @@ impl Played {
         let winner = &agent.name;
         format!("  {capability:<14} {title:<40} {bids} bids, {winner} for {price}, {end}{rated}, reputation {score}")
     }
+}
+
+/// A client who wants the thorough work, whatever it costs, picks the dearest of the bids that stand.
+async fn award_the_dearest(cast: &Cast, task: &str, auction: &str) -> Result<(), Refused> {
+    let played: Played = cast.api.call(&cast.client, operations::TASK, json!({ "id": task })).await?;
+    let standing = played.auction.bids.nodes.iter().filter(|bid| bid.status == "ACTIVE");
+    let dearest = standing.max_by_key(|bid| bid.price.parse::<Amount>().unwrap_or_default());
+    let Some(bid) = dearest else { return Ok(()) };
+    let input = json!({ "auctionId": auction, "bidId": bid.id, "idempotencyKey": cast.key() });
+    let _: Value = cast.api.call(&cast.client, operations::AWARD_AUCTION, json!({ "input": input })).await?;
+    Ok(())
 }
 
 /// The owners of sample agents bid less than they ask in an auction that takes time.
@@ -552,7 +582,7 @@ mod tests {
             cast.fund(Amount::from_credits(10).unwrap()).await?;
             let scene = SCENES.first().unwrap();
             assert!(play(cast, scene, 1).await?.contains("paid"));
-            assert!(play(cast, scene, 2).await?.contains("paid"));
+            assert!(play(cast, scene, 5).await?.contains("paid"));
 
             let order = Order { capability: "nobody.can".to_owned(), input: json!(1), budget: credits("1").unwrap() };
             let report = once::run(cast, &order, database(app), &CancellationToken::new()).await;

@@ -291,7 +291,7 @@ pub(super) async fn run(cast: &Cast, order: &Order, database: &'static str, enou
         () = enough.cancelled() => Err(Broke { step: "the run", why: "it was told to stop".to_owned() }),
     };
     if let Err(Broke { step, why }) = flowed {
-        report.failures.insert(0, format!("{step}: {why}"));
+        report.failures.push(format!("{step}: {why}"));
     }
     report.ok = report.failures.is_empty();
     report
@@ -351,10 +351,15 @@ async fn flow(cast: &Cast, order: &Order, report: &mut Report) -> Result<(), Bro
     );
     winner(report, &task);
 
-    let result: Value =
-        api.call(&cast.client, operations::TASK_RESULT, json!({ "taskId": task_id })).await.at("step 7 (result)")?;
+    let result: Result<Value, Refused> =
+        api.call(&cast.client, operations::TASK_RESULT, json!({ "taskId": task_id })).await;
+    let result = match result {
+        // A task that nobody began has none.
+        Err(refused) if refused.code == "NOT_FOUND" => Value::Null,
+        result => result.at("step 7 (result)")?,
+    };
     report.output = result.get("output").cloned().unwrap_or_default();
-    let outcome = result.get("outcome").and_then(Value::as_str).unwrap_or("nothing").to_owned();
+    let outcome = result.get("outcome").and_then(Value::as_str).unwrap_or("no result").to_owned();
     report.claim("the result has an output", outcome == "SUCCEEDED" && !report.output.is_null(), outcome);
     report.result = result;
 
@@ -427,7 +432,14 @@ fn steps(report: &mut Report, seen: &[Event], moved: Option<&Event>) {
         behind = at.or(behind);
         let number = index + 1;
         if !ok {
-            let why = if events.is_empty() { "was not seen" } else { "was not seen in its place" };
+            let why = match seen.last() {
+                _ if !events.is_empty() => "was not seen in its place".to_owned(),
+                Some(last) if kind != "REPUTATION_CHANGED" => {
+                    let reason = last.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+                    format!("was not seen; the last event was {}{reason}", last.kind)
+                }
+                Some(_) | None => "was not seen".to_owned(),
+            };
             report.failures.push(format!("step {number} ({name}): {kind} {why}"));
         }
         report.steps.push(StepReport { number, name, expected: kind, ok, events });

@@ -64,6 +64,15 @@ mutation SubmitBid($input: SubmitBidInput!) {
   }
 }";
 
+/// Variables: `input: AwardAuctionInput!`.
+pub(super) const AWARD_AUCTION: &str = "\
+mutation AwardAuction($input: AwardAuctionInput!) {
+  awardAuction(input: $input) {
+    auction { id status }
+    userErrors { code message field }
+  }
+}";
+
 /// Variables: `input: RateAgentInput!`.
 pub(super) const RATE_AGENT: &str = "\
 mutation RateAgent($input: RateAgentInput!) {
@@ -219,6 +228,7 @@ pub(super) const ALL: &[&str] = &[
     RETIRE_AGENT,
     EXECUTE_TASK,
     SUBMIT_BID,
+    AWARD_AUCTION,
     RATE_AGENT,
     ME,
     MY_AGENTS,
