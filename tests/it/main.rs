@@ -7,6 +7,12 @@
 mod world;
 
 #[cfg(test)]
+mod history;
+#[cfg(test)]
+mod migration;
+#[cfg(test)]
+mod race;
+#[cfg(test)]
 mod subscription;
 #[cfg(test)]
 mod tidy;

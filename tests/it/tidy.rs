@@ -205,7 +205,16 @@ fn modules_have_names_that_say_something_and_open_with_what_they_are() {
 }
 
 /// Where a value is dropped on purpose, with the reason at the place.
-const DROPPED: &[&str] = &["src/user/token.rs", "src/agent/modules.rs"];
+const DROPPED: &[&str] = &[
+    "src/agent/modules.rs",
+    "src/cli/client.rs",
+    "src/cli/mod.rs",
+    "src/cli/output.rs",
+    "src/cli/settings.rs",
+    "src/graphql/loader.rs",
+    "src/transport/ws.rs",
+    "src/user/token.rs",
+];
 
 #[test]
 fn nothing_is_left_unfinished_or_swallowed() {

@@ -45,6 +45,17 @@ impl Database {
         Self::Postgres { server, name }
     }
 
+    /// A database without a schema.
+    pub async fn empty(folder: &Path) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let Some(server) = server() else {
+            return Self::Sqlite(format!("sqlite:{}", folder.join("empty.db").display()));
+        };
+        let name = format!("zerostate_empty_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        statement(&server, &format!("CREATE DATABASE {name}")).await;
+        Self::Postgres { server, name }
+    }
+
     pub fn url(&self) -> String {
         match self {
             Self::Sqlite(url) => url.clone(),

@@ -18,6 +18,7 @@ mod database;
 mod stream;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use entity::{hold, id::AgentId, task, time::Timestamp, user::Role};
@@ -34,10 +35,8 @@ use zerostate::{
 };
 
 pub use client::{Client, Reply, fresh_key, send};
-
+pub use database::{Database, on_postgres};
 pub use stream::{Frame, Socket, Stream};
-
-use database::Database;
 
 /// When every story begins: 2026-11-23T12:00:00Z.
 pub const DAWN: Timestamp = Timestamp::from_micros(1_795_435_200_000_000);
@@ -67,8 +66,8 @@ pub struct World {
     http: reqwest::Client,
     admin: OnceCell<Client>,
     checked: bool,
-    // Dropped in this order: the database goes when nothing uses it any more, then the folder.
-    _database: Database,
+    // Dropped in this order: the database goes when nothing uses it any more, the folder last.
+    database: Database,
     _folder: TempDir,
 }
 
@@ -104,7 +103,7 @@ impl World {
             http: client::http(),
             admin: OnceCell::new(),
             checked: false,
-            _database: database,
+            database,
             _folder: folder,
         }
     }
@@ -112,6 +111,23 @@ impl World {
     /// The URL of a page.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Where the database of this world is.
+    pub fn database_url(&self) -> String {
+        self.database.url()
+    }
+
+    /// Another process over the same database. It shares the database, the data folder and the clock, and nothing in memory.
+    pub async fn another(&self) -> Peer {
+        static NUMBER: AtomicU64 = AtomicU64::new(0xfee1);
+        let entropy = Entropy::seeded(NUMBER.fetch_add(1, Ordering::Relaxed));
+        let app = App::open(self.app.config().clone(), self.clock.clone(), entropy).await.unwrap();
+        app.feed();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        app.tracker().spawn(transport::serve(app.clone(), listener));
+        Peer { app, address }
     }
 
     /// Plain HTTP, for what is not GraphQL.
@@ -188,6 +204,11 @@ impl World {
         id
     }
 
+    /// Turns the clock and does nothing else.
+    pub fn turn(&self, duration: Duration) {
+        self.clock.advance(duration);
+    }
+
     /// Turns the clock, then lets everything happen that is due, until nothing is.
     pub async fn pass(&self, duration: Duration) {
         self.clock.advance(duration);
@@ -261,6 +282,18 @@ impl World {
             assert!(open, "{} credits are held for {}, which is {}", hold.amount, task.id, task.status.name());
             assert!(task.deadline_at.is_some(), "nothing will ever end {}", task.id);
         }
+    }
+}
+
+/// Another process over the database of a world.
+pub struct Peer {
+    pub app: App,
+    pub address: SocketAddr,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.app.stop().cancel();
     }
 }
 
