@@ -260,6 +260,7 @@ pub struct NewBid {
 /// Puts a bid of one of the caller's agents into an auction. An earlier live bid of the same agent is replaced. Answers the auction
 /// as it is now, locked.
 pub async fn submit_bid(work: &mut Work, offer: NewBid) -> Result<(auction::Model, bid::Model)> {
+    work.caller().with_scope(Scope::BidsWrite)?;
     let mut auction = lock(work, offer.auction).await?;
     let agent = agent::Entity::find_by_id(offer.agent).one(work.tx()).await?.ok_or(Error::NotFound("agent"))?;
     let bidder = work.caller().controls(&agent, Scope::BidsWrite)?;
@@ -319,6 +320,7 @@ pub async fn submit_bid(work: &mut Work, offer: NewBid) -> Result<(auction::Mode
 
 /// Takes a live bid back.
 pub async fn withdraw_bid(work: &mut Work, id: BidId) -> Result<bid::Model> {
+    work.caller().with_scope(Scope::BidsWrite)?;
     let found = bid::Entity::find_by_id(id).one(work.tx()).await?.ok_or(Error::NotFound("bid"))?;
     let mut auction = lock(work, found.auction_id).await?;
     let agent = agent::Entity::find_by_id(found.agent_id).one(work.tx()).await?.ok_or(Error::NotFound("bid"))?;
@@ -507,17 +509,17 @@ pub async fn replace_winner(
 
 /// The auction, locked until the unit of work ends.
 pub async fn lock(work: &Work, id: AuctionId) -> Result<auction::Model> {
-    auction::Entity::find_by_id(id).lock_exclusive().one(work.tx()).await?.ok_or(Error::NotFound("auction"))
+    let found = auction::Entity::find_by_id(id).lock_exclusive().one(work.tx()).await?;
+    work.got_lock();
+    found.ok_or(Error::NotFound("auction"))
 }
 
 /// The auction of a task, locked until the unit of work ends.
 pub async fn lock_of_task(work: &Work, task: entity::id::TaskId) -> Result<auction::Model> {
-    auction::Entity::find()
-        .filter(auction::Column::TaskId.eq(task))
-        .lock_exclusive()
-        .one(work.tx())
-        .await?
-        .ok_or(Error::NotFound("task"))
+    let found =
+        auction::Entity::find().filter(auction::Column::TaskId.eq(task)).lock_exclusive().one(work.tx()).await?;
+    work.got_lock();
+    found.ok_or(Error::NotFound("task"))
 }
 
 /// Open auctions that are due at `now`, earliest first.

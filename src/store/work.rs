@@ -1,5 +1,7 @@
 //! The unit of work: one transaction, one caller, one instant, one batch of events.
 
+use std::sync::OnceLock;
+
 use entity::{event, id::Id, time::Timestamp};
 use sea_orm::{ActiveValue::Set, DatabaseTransaction, EntityTrait, NotSet};
 use uuid::Uuid;
@@ -17,14 +19,15 @@ pub struct Work {
     store: Store,
     tx: DatabaseTransaction,
     caller: Caller,
-    now: Timestamp,
+    began: Timestamp,
+    locked: OnceLock<Timestamp>,
     events: Vec<Event>,
 }
 
 impl Work {
     pub(super) fn new(store: Store, tx: DatabaseTransaction, caller: Caller) -> Self {
-        let now = store.clock().now();
-        Self { store, tx, caller, now, events: Vec::new() }
+        let began = store.clock().now();
+        Self { store, tx, caller, began, locked: OnceLock::new(), events: Vec::new() }
     }
 
     /// The transaction, for queries.
@@ -39,10 +42,16 @@ impl Work {
         &self.caller
     }
 
-    /// The one instant at which all of this happens.
+    /// The one instant at which all of this happens: when it got its first lock, or when it began if it needs none.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.now
+        self.locked.get().copied().unwrap_or(self.began)
+    }
+
+    /// Says that a lock was got on what this work decides on. It may have waited for others that began later and are done now;
+    /// from the first lock on it happens after them, so that the history of a subject never goes back in time.
+    pub fn got_lock(&self) {
+        self.locked.get_or_init(|| self.store.clock().now());
     }
 
     /// The terms of the market.
@@ -53,7 +62,7 @@ impl Work {
 
     /// An id that nothing has yet; ids sort in the order of the calls.
     pub fn fresh<I: Id>(&mut self) -> I {
-        I::from_uuid(self.store.entropy().uuid(self.now))
+        I::from_uuid(self.store.entropy().uuid(self.now()))
     }
 
     /// Fresh random bytes, for secrets and jitter.
@@ -69,7 +78,7 @@ impl Work {
 
     /// Writes the staged events; the caller commits.
     async fn write_events(&mut self) -> Result<Vec<event::Model>> {
-        let actor_id = self.caller.user_id();
+        let (actor_id, now) = (self.caller.user_id(), self.now());
         let rows: Vec<event::ActiveModel> = self
             .events
             .drain(..)
@@ -84,7 +93,7 @@ impl Work {
                 owner_id: Set(event.owner_id),
                 actor_id: Set(actor_id),
                 payload: Set(event.payload),
-                occurred_at: Set(self.now),
+                occurred_at: Set(now),
             })
             .collect();
         if rows.is_empty() {

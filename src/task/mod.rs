@@ -29,7 +29,7 @@ use entity::{
     channel::CloseReason,
     event::{self, Payload},
     execution,
-    id::{AuctionId, BidId, ChannelId, ExecutionId, HoldId, TaskId},
+    id::{AuctionId, BidId, ChannelId, ExecutionId, HoldId, TaskId, UserId},
     money::{Amount, MAX_AMOUNT},
     reputation_event::Cause,
     task::{self, Status},
@@ -147,7 +147,7 @@ fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
     let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     Ok(task::Model {
         id: work.fresh(),
-        requester_id: entity::id::UserId(uuid::Uuid::nil()),
+        requester_id: UserId(uuid::Uuid::nil()),
         title,
         capabilities,
         input_sha256: hex::encode(Sha256::digest(input.as_bytes())),
@@ -218,8 +218,8 @@ async fn end_bidding(
 
 /// Awards an auction by hand: to the named bid, or to the best one.
 pub async fn award(work: &mut Work, id: AuctionId, chosen: Option<BidId>) -> Result<auction::Model> {
-    let auction = auctions::lock(work, id).await?;
     let requester = work.caller().with_scope(Scope::TasksWrite)?;
+    let auction = auctions::lock(work, id).await?;
     if auction.requester_id != requester {
         return Err(Error::NotFound("auction"));
     }
@@ -327,22 +327,24 @@ async fn expire_auction(
 
 /// Withdraws a task while its auction is open; the whole budget goes back.
 pub async fn cancel(work: &mut Work, id: TaskId) -> Result<task::Model> {
+    let requester = work.caller().with_scope(Scope::TasksWrite)?;
     let auction = auctions::lock_of_task(work, id).await?;
-    call_off(work, auction, "task").await.map(|(task, _)| task)
+    call_off(work, requester, auction, "task").await.map(|(task, _)| task)
 }
 
 /// Calls an auction off while it is open. The same as [`cancel`], seen from the auction.
 pub async fn cancel_auction(work: &mut Work, id: AuctionId) -> Result<auction::Model> {
+    let requester = work.caller().with_scope(Scope::TasksWrite)?;
     let auction = auctions::lock(work, id).await?;
-    call_off(work, auction, "auction").await.map(|(_, auction)| auction)
+    call_off(work, requester, auction, "auction").await.map(|(_, auction)| auction)
 }
 
 async fn call_off(
     work: &mut Work,
+    requester: UserId,
     auction: auction::Model,
     noun: &'static str,
 ) -> Result<(task::Model, auction::Model)> {
-    let requester = work.caller().with_scope(Scope::TasksWrite)?;
     if auction.requester_id != requester {
         return Err(Error::NotFound(noun));
     }
@@ -557,7 +559,9 @@ pub async fn due(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Resul
 
 /// The task, locked until the unit of work ends.
 pub async fn lock(work: &Work, id: TaskId) -> Result<task::Model> {
-    task::Entity::find_by_id(id).lock_exclusive().one(work.tx()).await?.ok_or(Error::NotFound("task"))
+    let found = task::Entity::find_by_id(id).lock_exclusive().one(work.tx()).await?;
+    work.got_lock();
+    found.ok_or(Error::NotFound("task"))
 }
 
 /// Whether `caller` may see what a task is about: its requester, the owner of the agent that does it, administrators.
