@@ -963,7 +963,11 @@ impl AuctionMutation {
                 price: input.price.0,
                 promised: input.promised_duration.map(|promised| promised.0),
             };
-            Ok(once(ctx, &input, async |work| task::submit_bid(work, new).await).await?.value.into())
+            let submitted = once(ctx, &input, async |work| task::submit_bid(work, new).await).await;
+            if matches!(submitted, Err(Error::Refused(_))) {
+                ctx.app().metrics().bid_rejected();
+            }
+            Ok(submitted?.value.into())
         })
         .await
     }

@@ -9,6 +9,8 @@ mod world;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod migration;
 #[cfg(test)]
 mod race;

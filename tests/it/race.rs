@@ -132,8 +132,9 @@ async fn thirty_two_bidders_at_the_closing_instant() {
         (owner, agent, (number * 7 % BIDDERS + 40).to_string())
     }))
     .await;
+    let opened = world.now();
     let auction = open_auction(&payer, "race", "100", &json!({ "closesIn": "PT60S" })).await;
-    world.turn(Duration::from_micros(59_999_999));
+    world.turn(Duration::from_secs(59));
 
     let answered = AtomicUsize::new(0);
     let bidding = join_all(bidders.iter().map(async |(owner, agent, price)| {
@@ -144,8 +145,12 @@ async fn thirty_two_bidders_at_the_closing_instant() {
     let closing = async {
         while answered.load(Ordering::SeqCst) < BIDDERS / 3 {
             tokio::time::sleep(Duration::from_micros(200)).await;
+            // Time goes on while they wait for each other; it stays before the close.
+            if world.now() < opened.after(Duration::from_millis(59_990)) {
+                world.turn(Duration::from_millis(1));
+            }
         }
-        world.turn(Duration::from_micros(1));
+        world.turn(opened.after(Duration::from_secs(60)).since(world.now()));
         for _ in 0..3 {
             world.app.sweep_once().await.unwrap();
             tokio::task::yield_now().await;

@@ -13,6 +13,11 @@ use zerostate::{
 
 use super::DAWN;
 
+/// Whether the stories run on PostgreSQL.
+pub fn on_postgres() -> bool {
+    server().is_some()
+}
+
 /// Where the PostgreSQL server is that databases are made on.
 fn server() -> Option<String> {
     std::env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty())

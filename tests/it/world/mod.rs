@@ -34,7 +34,7 @@ use zerostate::{
     transport, user,
 };
 
-pub use client::{Client, Reply, fresh_key, send};
+pub use client::{Client, Reply, fresh_key, http, send};
 pub use database::{Database, on_postgres};
 pub use stream::{Frame, Socket, Stream};
 
