@@ -326,7 +326,9 @@ impl Socket {
 
     /// Ends the conversation.
     pub(super) async fn close(mut self) {
-        let _ = timeout(Duration::from_secs(1), self.stream.close(None)).await;
+        if timeout(Duration::from_secs(1), self.stream.close(None)).await.is_err() {
+            tracing::debug!("the server did not answer the end of the conversation");
+        }
     }
 
     async fn say(&mut self, message: &Value) -> Result<(), Refused> {

@@ -19,7 +19,7 @@ mod serve;
 mod settings;
 mod user;
 
-use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
+use std::{ffi::OsStr, io::ErrorKind::BrokenPipe, path::PathBuf, process::ExitCode};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 use url::Url;
@@ -104,8 +104,9 @@ pub fn run() -> ExitCode {
         Ok(read) => read,
         Err(error) => {
             // Help that nobody reads to its end is no failure.
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+            let printed = error.print().or_else(|why| if why.kind() == BrokenPipe { Ok(()) } else { Err(why) });
+            let code = u8::try_from(error.exit_code()).ok().filter(|_| printed.is_ok());
+            return code.map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
     let set =
@@ -121,8 +122,10 @@ pub fn run() -> ExitCode {
 
 fn start(line: Line, matches: &ArgMatches) -> Result<(), Failure> {
     log::start(line.settings.log_format, line.settings.log.as_deref(), line.command.default_log())?;
-    // The client of modules in S3 has no cryptography of its own. A provider that is installed already is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    // HTTP clients, that of modules in S3 too, have no cryptography of their own.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a provider of cryptography was installed already");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("zerostate").build()?;
     let inner = matches.subcommand().map(|(_, inner)| inner);
     let source = inner.filter(|inner| inner.ids().any(|id| id == "port")).and_then(|inner| inner.value_source("port"));
