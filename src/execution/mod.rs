@@ -35,7 +35,7 @@ use sea_orm::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    agent::modules::Modules,
+    agent::modules::{Modules, ModulesError},
     caller::Caller,
     config,
     error::{Error, Result},
@@ -380,7 +380,11 @@ enum AttemptError {
 impl AttemptError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Sandbox(SandboxError::Load(_)) => "MODULE_UNAVAILABLE",
+            // The store checks the hash when it loads, so what was changed there does not even reach the sandbox.
+            Self::Sandbox(SandboxError::Load(source)) => match source.downcast_ref::<ModulesError>() {
+                Some(ModulesError::HashMismatch { .. }) => "MODULE_HASH_MISMATCH",
+                Some(_) | None => "MODULE_UNAVAILABLE",
+            },
             Self::Sandbox(SandboxError::HashMismatch) => "MODULE_HASH_MISMATCH",
             Self::Sandbox(SandboxError::Engine(_) | SandboxError::Interrupted) | Self::Broken(_) => "EXECUTOR_FAILED",
         }

@@ -7,6 +7,10 @@
 mod world;
 
 #[cfg(test)]
+mod agent;
+#[cfg(test)]
+mod auction;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod metrics;
@@ -15,8 +19,20 @@ mod migration;
 #[cfg(test)]
 mod race;
 #[cfg(test)]
+mod reputation;
+#[cfg(test)]
+mod story;
+#[cfg(test)]
 mod subscription;
+#[cfg(test)]
+mod subscription_market;
+#[cfg(test)]
+mod task;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod transport;
+#[cfg(test)]
+mod user;
+#[cfg(test)]
+mod wallet;

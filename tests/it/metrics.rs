@@ -14,9 +14,11 @@ const EXECUTE: &str = "mutation($input: ExecuteTaskInput!) {
 const CREATE: &str = "mutation($input: CreateAuctionInput!) {
     createAuction(input: $input) { auction { id task { id } } userErrors { code } }
 }";
-const CANCEL: &str = "mutation($input: CancelAuctionInput!) { cancelAuction(input: $input) { auction { id } userErrors { code } } }";
+const CANCEL: &str =
+    "mutation($input: CancelAuctionInput!) { cancelAuction(input: $input) { auction { id } userErrors { code } } }";
 const BID: &str = "mutation($input: SubmitBidInput!) { submitBid(input: $input) { bid { id } userErrors { code } } }";
-const WITHDRAW: &str = "mutation($input: WithdrawBidInput!) { withdrawBid(input: $input) { bid { id } userErrors { code } } }";
+const WITHDRAW: &str =
+    "mutation($input: WithdrawBidInput!) { withdrawBid(input: $input) { bid { id } userErrors { code } } }";
 
 async fn scrape(world: &World) -> BTreeMap<String, f64> {
     let text = world.http().get(world.url("/metrics")).send().await.unwrap().text().await.unwrap();

@@ -15,6 +15,7 @@
 
 mod client;
 mod database;
+mod market;
 mod stream;
 
 use std::net::SocketAddr;
@@ -34,8 +35,9 @@ use zerostate::{
     transport, user,
 };
 
-pub use client::{Client, Reply, fresh_key, http, send};
+pub use client::{Client, Reply, fresh_key, send};
 pub use database::{Database, on_postgres};
+pub use market::{answering, bids, crashing, echoing, guest, sample, sha256};
 pub use stream::{Frame, Socket, Stream};
 
 /// When every story begins: 2026-11-23T12:00:00Z.
@@ -68,7 +70,7 @@ pub struct World {
     checked: bool,
     // Dropped in this order: the database goes when nothing uses it any more, the folder last.
     database: Database,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -96,16 +98,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         app.tracker().spawn(transport::serve(app.clone(), listener));
-        Self {
-            app,
-            address,
-            clock,
-            http: client::http(),
-            admin: OnceCell::new(),
-            checked: false,
-            database,
-            _folder: folder,
-        }
+        Self { app, address, clock, http: client::http(), admin: OnceCell::new(), checked: false, database, folder }
     }
 
     /// The URL of a page.
@@ -202,6 +195,11 @@ impl World {
         let response = owner.upload(&id.to_string(), wasm.into()).await;
         assert_eq!(response.status, 200, "the upload for {name}: {}", response.text);
         id
+    }
+
+    /// The folder of the service's data.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Turns the clock and does nothing else.
@@ -314,4 +312,9 @@ fn done(answer: &Value, field: &str) -> Value {
     let payload = &answer[field];
     assert_eq!(payload["userErrors"], json!([]), "{field} was refused: {payload:#}");
     payload.clone()
+}
+
+/// The row of an agent.
+pub async fn agent_row(world: &World, id: AgentId) -> entity::agent::Model {
+    entity::agent::Entity::find_by_id(id).one(world.app.store().read()).await.unwrap().expect("the agent")
 }

@@ -155,4 +155,9 @@ impl Stream {
         assert_eq!(message["type"], "error", "expected an error, got {message:#}");
         message["payload"].clone()
     }
+
+    /// The socket below.
+    pub fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
 }

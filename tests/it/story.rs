@@ -1,0 +1,168 @@
+//! One market from the first health check to the last refusal: what the service is for, in one piece.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::world::{PASSWORD, World, bids, crashing, sample, send};
+
+#[tokio::test]
+async fn a_market_from_the_first_sign_in_to_the_settled_and_rated_work() {
+    let world = World::start().await;
+
+    // It is up.
+    let health = send(world.http().get(world.url("/health"))).await;
+    assert_eq!((health.status, health.text.as_str()), (200, "ok\n"));
+    assert_eq!(send(world.http().get(world.url("/ready"))).await.status, 200);
+
+    // People register, and sign in whatever the case of their address.
+    let ada = world.user("ada").await;
+    let (bob, cleo, eve) = (world.user("bob").await, world.user("cleo").await, world.user("eve").await);
+    let again = json!({ "email": "Ada@Example.COM", "displayName": "Ada", "password": PASSWORD });
+    assert_eq!(world.anonymous().refusal("registerUser", again).await, "EMAIL_TAKEN");
+    let input = json!({ "email": "ADA@example.com", "password": PASSWORD });
+    let signed_in = world.anonymous().call("login", "tokens { user { id role } }", input).await;
+    assert_eq!(signed_in["tokens"]["user"], json!({ "id": ada.id(), "role": "USER" }));
+
+    // Nobody has money until an administrator issues it.
+    assert_eq!(ada.refused_auction(json!({})).await, "INSUFFICIENT_FUNDS");
+    let gift = json!({ "userId": eve.id(), "amount": "100", "reference": "gift" });
+    assert_eq!(eve.fault("issueCredits", gift).await, "FORBIDDEN");
+    world.credit(&ada, "100").await;
+    assert_eq!(ada.wallet().await, ("100".to_owned(), "0".to_owned()));
+
+    // An agent that wins and does not start gives the task back and loses some reputation.
+    let cheap = world.agent(&bob, "cheap", "EXTERNAL", "text.stats", "2").await;
+    let dear = world.agent(&cleo, "dear", "EXTERNAL", "text.stats", "3").await;
+    let mine = world.agent(&ada, "mine", "EXTERNAL", "text.stats", "1").await;
+    assert_eq!(world.score(cheap).await, "42.5");
+    let first = ada.open(json!({ "closesIn": "PT10S", "startTimeout": "PT30S" })).await;
+    bob.bid(&first, cheap, "2").await;
+    world.pass(Duration::from_secs(10)).await;
+    assert_eq!(ada.task_of(&first).await["status"], "AWARDED");
+    assert_eq!(ada.wallet().await, ("98".to_owned(), "2".to_owned()));
+    world.pass(Duration::from_secs(30)).await;
+    let forfeited = ada.task_of(&first).await;
+    assert_eq!((&forfeited["status"], &forfeited["failureCode"]), (&json!("EXPIRED"), &json!("NO_AGENT_STARTED")));
+    assert_eq!(ada.wallet().await, ("100".to_owned(), "0".to_owned()));
+    // One failure of weight ½: 40 · 2/4.5 + 22.5.
+    assert_eq!(world.score(cheap).await, "40.277");
+
+    // An auction with two bids. What was once accepted is refused.
+    let auction = ada.open(json!({ "maxPrice": "5", "closesIn": "PT5M", "startTimeout": "PT30S" })).await;
+    assert_eq!(world.anonymous().fault("submitBid", bid(&auction, &cheap, "4")).await, "UNAUTHENTICATED");
+    assert_eq!(bob.refused_bid(&auction, cheap, "1.999999").await, "PRICE_BELOW_MINIMUM");
+    assert_eq!(bob.refused_bid(&auction, cheap, "5.000001").await, "PRICE_ABOVE_CEILING");
+    assert_eq!(bob.refused_bid(&auction, cheap, "0").await, "INVALID_INPUT");
+    assert_eq!(ada.refused_bid(&auction, mine, "4").await, "OWN_AUCTION");
+    assert_eq!(eve.refused_bid(&auction, cheap, "4").await, "NOT_FOUND");
+    let nobody = "agent_01h455vb4pex5vsknk084sn02q".parse().unwrap();
+    assert_eq!(eve.refused_bid(&auction, nobody, "4").await, "NOT_FOUND");
+    bob.bid(&auction, cheap, "4").await;
+    cleo.bid(&auction, dear, "4.3").await;
+    assert_eq!(bids(&eve.auction(&auction).await), [], "sealed bids are nobody else's business");
+    assert_eq!(ada.wallet().await, ("90".to_owned(), "10".to_owned()));
+
+    // The better composite wins, which is not the cheaper bid: 0.4 · (10 − p)/10 · 100 + 0.6 · R.
+    world.pass(Duration::from_mins(5)).await;
+    let decided = eve.auction(&auction).await;
+    assert_eq!(decided["status"], "AWARDED");
+    let nodes = decided["bids"]["nodes"].as_array().unwrap();
+    assert_eq!(nodes[0]["score"], json!({ "total": "48.162", "price": "24", "reputation": "24.162" }));
+    assert_eq!(nodes[1]["score"], json!({ "total": "48.3", "price": "22.8", "reputation": "25.5" }));
+    assert_eq!([&nodes[0]["reputation"], &nodes[1]["reputation"]], [&json!("40.27"), &json!("42.5")]);
+    assert_eq!([&nodes[0]["rank"], &nodes[1]["rank"]], [&json!(2), &json!(1)]);
+    assert_eq!(decided["winningBid"]["agent"]["id"], dear.to_string());
+    assert_eq!(decided["clearingPrice"], "4.3");
+    assert_eq!(bob.refused_bid(&auction, cheap, "3").await, "AUCTION_NOT_OPEN");
+
+    // The price is in escrow, the rest is back.
+    let task = ada.task_of(&auction).await;
+    assert_eq!((&task["price"], &task["channel"]["deposit"]), (&json!("4.3"), &json!("4.3")));
+    assert_eq!((&task["channel"]["status"], &task["channel"]["nonce"]), (&json!("OPEN"), &json!("1")));
+    assert_eq!(task["channel"]["payer"]["id"], ada.id());
+    assert_eq!(ada.wallet().await, ("95.7".to_owned(), "4.3".to_owned()));
+
+    // Neither starts: the runner-up takes over at its own price, then everything goes back.
+    world.pass(Duration::from_secs(30)).await;
+    let task = ada.task_of(&auction).await;
+    assert_eq!(
+        (&task["status"], &task["price"], &task["agent"]["name"]),
+        (&json!("AWARDED"), &json!("4"), &json!("cheap"))
+    );
+    assert_eq!(ada.wallet().await, ("96".to_owned(), "4".to_owned()));
+    world.pass(Duration::from_secs(30)).await;
+    assert_eq!(ada.task_of(&auction).await["status"], "EXPIRED");
+    assert_eq!(ada.wallet().await, ("100".to_owned(), "0".to_owned()));
+
+    // Hosted agents bid by themselves. The cheaper one wins, fails, is not paid, and loses reputation.
+    let broken = world.hosted_agent(&bob, "broken", "text.count", "2", crashing()).await;
+    let worker = world.hosted_agent(&cleo, "worker", "text.count", "2.2", sample("text-stats-lite")).await;
+    let order = json!({ "capabilities": ["text.count"] });
+    let failed = ada.execute(order.clone()).await;
+    assert_eq!(ada.wallet().await, ("98".to_owned(), "2".to_owned()));
+    world.settle().await;
+    let task = ada.task(&failed).await;
+    assert_eq!(
+        (&task["status"], &task["paid"], &task["agent"]["name"]),
+        (&json!("REFUNDED"), &json!("0"), &json!("broken"))
+    );
+    assert_eq!((&task["result"]["outcome"], &task["result"]["faultCode"]), (&json!("FAILED"), &json!("TRAP")));
+    assert_eq!((&task["channel"]["status"], &task["channel"]["closeReason"]), (&json!("CLOSED"), &json!("REFUNDED")));
+    assert_eq!(ada.wallet().await, ("100".to_owned(), "0".to_owned()));
+    assert_eq!(bob.earned(broken).await, "0");
+    assert_eq!(world.score(broken).await, "40.277");
+
+    // The market has learnt: 31.2 + 25.5 beats 32 + 24.162. The work is done, paid, and raises the reputation.
+    assert_eq!(world.score(worker).await, "42.5");
+    let done = ada.execute(order).await;
+    world.settle().await;
+    let task = ada.task(&done).await;
+    assert_eq!(
+        (&task["status"], &task["paid"], &task["agent"]["name"]),
+        (&json!("COMPLETED"), &json!("2.2"), &json!("worker"))
+    );
+    assert_eq!(task["result"]["output"]["words"], 3);
+    assert_eq!((&task["channel"]["closeReason"], &task["channel"]["nonce"]), (&json!("SETTLED"), &json!("2")));
+    let scores: Vec<_> = bids(&ada.auction(task["auction"]["id"].as_str().unwrap()).await);
+    assert!(scores.contains(&("2.2".to_owned(), "WON".to_owned(), Some(1), Some("56.7".to_owned()))), "{scores:?}");
+    assert!(scores.contains(&("2".to_owned(), "LOST".to_owned(), Some(2), Some("56.162".to_owned()))), "{scores:?}");
+    assert_eq!(ada.wallet().await, ("97.8".to_owned(), "0".to_owned()));
+    assert_eq!(cleo.earned(worker).await, "2.2");
+    // One success of weight 2.2 / (2.2 + 2): the usual price is that of the failure.
+    assert_eq!(world.score(worker).await, "45.562");
+
+    // Only the payer rates, only finished work, once.
+    assert_eq!(eve.refusal("rateAgent", stars(&done, 5)).await, "NOT_FOUND");
+    assert_eq!(bob.refusal("rateAgent", stars(&done, 1)).await, "NOT_FOUND");
+    assert_eq!(cleo.refusal("rateAgent", stars(&done, 5)).await, "RATING_NOT_PAYER");
+    assert_eq!(ada.refusal("rateAgent", stars(&failed, 1)).await, "TASK_NOT_SETTLED");
+    assert_eq!(ada.refusal("rateAgent", stars(&done, 6)).await, "INVALID_INPUT");
+    ada.call("rateAgent", "rating { id }", stars(&done, 5)).await;
+    assert_eq!(world.score(worker).await, "46.72");
+    assert_eq!(ada.refusal("rateAgent", stars(&done, 1)).await, "ALREADY_RATED");
+
+    // Nothing is settled twice.
+    let (auction, cancel) = (json!({ "auctionId": task["auction"]["id"] }), json!({ "taskId": done }));
+    assert_eq!(ada.refusal("awardAuction", auction.clone()).await, "AUCTION_NOT_OPEN");
+    assert_eq!(ada.refusal("cancelAuction", auction).await, "TASK_NOT_OPEN");
+    assert_eq!(ada.refusal("cancelTask", cancel).await, "TASK_NOT_OPEN");
+    world.settle().await;
+    assert_eq!(cleo.earned(worker).await, "2.2");
+    assert_eq!(ada.wallet().await, ("97.8".to_owned(), "0".to_owned()));
+
+    // The work is nobody else's business.
+    assert_eq!(eve.task(&done).await, Value::Null);
+    let upload = send(eve.request(Method::PUT, &format!("/agents/{worker}/module")).body("x")).await;
+    assert_eq!((upload.status, upload.code().as_str()), (404, "NOT_FOUND"));
+    world.check().await;
+}
+
+fn bid(auction: &str, agent: &impl ToString, price: &str) -> Value {
+    json!({ "auctionId": auction, "agentId": agent.to_string(), "price": price })
+}
+
+fn stars(task: &str, stars: i32) -> Value {
+    json!({ "taskId": task, "stars": stars })
+}
