@@ -59,8 +59,8 @@
 //! 2. The resolver follows [`store::Topic::Auction`] from the cursor `after`.
 //! 3. [`store::Follow`] attaches to the live feed, then reads the log behind the cursor, then follows the feed, dropping what it has
 //!    seen. A reader that is too slow for the feed's bounded buffer reads the log again from where it is.
-//! 4. The order comes from the log: row numbers on SQLite; on PostgreSQL the transaction's id and the row number, and only lines of
-//!    transactions older than every running one, so that nothing appears behind a cursor.
+//! 4. The order comes from the log: row numbers on SQLite; on PostgreSQL places that are given to committed lines in the order of
+//!    their row numbers, so that nothing appears behind a cursor and no other transaction holds the log up.
 //! 5. Another instance over the same PostgreSQL needs only a prompt: a coalesced `NOTIFY` wakes its tailer, and a slow poll is the
 //!    net.
 

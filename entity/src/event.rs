@@ -1,4 +1,4 @@
-//! One line of the append-only log of what happened. On PostgreSQL the table has one more column, the writing transaction's id,
+//! One line of the append-only log of what happened. On PostgreSQL the table has one more column, the line's place in the log,
 //! which only the log's reader and the database know.
 
 use sea_orm::{FromJsonQueryResult, entity::prelude::*};

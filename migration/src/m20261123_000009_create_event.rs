@@ -30,16 +30,21 @@ impl MigrationTrait for Migration {
             ],
         )
         .await?;
-        if manager.get_database_backend() == DbBackend::Postgres {
-            // Row numbers are given out before a transaction commits, so they may become visible out of order. The id of the
-            // writing transaction lets a reader stop short of every transaction that is still running.
-            let statements = [
-                "ALTER TABLE events ADD COLUMN xid XID8 NOT NULL DEFAULT pg_current_xact_id()",
-                "CREATE INDEX events_in_order ON events (xid, id)",
-            ];
-            dialect::run(manager, &statements).await?;
+        if manager.get_database_backend() == DbBackend::Sqlite {
+            return dialect::append_only(manager, "events", &["UPDATE"]).await;
         }
-        dialect::append_only(manager, "events", &["UPDATE"]).await
+        // Row numbers are given out before a transaction commits, so they become visible out of order. Committed lines get
+        // their place in the log afterwards, once, and nothing else of a line ever changes.
+        let statements = [
+            "ALTER TABLE events ADD COLUMN place BIGINT UNIQUE",
+            "CREATE INDEX events_without_place ON events (id) WHERE place IS NULL",
+            "CREATE TRIGGER events_no_update BEFORE UPDATE ON events FOR EACH ROW WHEN (OLD.place IS NOT NULL OR \
+             ROW(OLD.id, OLD.kind, OLD.auction_id, OLD.task_id, OLD.channel_id, OLD.agent_id, OLD.payer_id, OLD.owner_id, \
+             OLD.actor_id, OLD.payload, OLD.occurred_at) IS DISTINCT FROM \
+             ROW(NEW.id, NEW.kind, NEW.auction_id, NEW.task_id, NEW.channel_id, NEW.agent_id, NEW.payer_id, NEW.owner_id, \
+             NEW.actor_id, NEW.payload, NEW.occurred_at)) EXECUTE FUNCTION refuse_change()",
+        ];
+        dialect::run(manager, &statements).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

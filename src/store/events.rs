@@ -1,11 +1,12 @@
 //! The event log and its live feed.
 //!
-//! The log is the table `events`: a line is there if and only if its unit of work is. A line's [`Cursor`] is its place in the
-//! one order that every reader sees. On SQLite that is the row number. On PostgreSQL row numbers become visible out of order,
-//! because a transaction takes its number before it commits; there the place is the writing transaction's id and then the row
-//! number, and readers take only lines of transactions older than every transaction still running (`pg_snapshot_xmin`), so
-//! that nothing can appear behind a cursor. Units of work lock the subject that they decide on before their first write, so
-//! the lines of one subject are in the order in which things happened.
+//! The log is the table `events`: a line is there if and only if its unit of work is. A line's [`Cursor`] is its place in the one
+//! order that every reader sees. On SQLite, which has one writer, that is the row number. On PostgreSQL row numbers become visible
+//! out of order, because a transaction takes its number before it commits, so there a committed line gets its place afterwards:
+//! whoever reads the log first numbers the lines that are visible and have none, in the order of their row numbers, under a lock.
+//! Nothing can appear behind a cursor, and no other transaction of the database can hold the log up. Units of work lock the subject
+//! that they decide on, so a later line about it commits later and has the higher row number: the lines of one subject are in the
+//! order in which things happened.
 //!
 //! ```text
 //! commit ─► Hub::committed ─┐
@@ -21,10 +22,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     str::FromStr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -33,7 +31,7 @@ use entity::{
     event::{self, Kind, Payload},
     id::{AgentId, AuctionId, ChannelId, Id, TaskId, UserId},
 };
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Iterable, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Iterable, Statement, TransactionTrait, Value};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
@@ -46,19 +44,16 @@ const FEED_BUFFER: usize = 256;
 const PAGE: u64 = 200;
 /// How long the tailer sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_millis(500);
-/// How soon the tailer looks again for a line that is committed but still behind a running transaction.
-const RECHECK: Duration = Duration::from_millis(3);
-/// How often it looks again before it leaves the line to the slow poll.
-const RECHECKS: u32 = 200;
+/// Lines that are given their place in one go.
+const PLACED: u64 = 1_000;
+/// The key of the advisory lock under which PostgreSQL's lines are given their place.
+const PLACE_LOCK: i64 = 0x7a65_726f_6c6f_6773;
 /// The channel of PostgreSQL notifications between instances.
 const CHANNEL: &str = "zerostate_events";
 
 /// A place in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cursor {
-    transaction: i64,
-    row: i64,
-}
+pub struct Cursor(i64);
 
 /// A text that is no cursor of this log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +62,7 @@ pub struct InvalidCursor;
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(format!("e1.{}.{}", self.transaction, self.row)))
+        f.write_str(&URL_SAFE_NO_PAD.encode(format!("e1.{}", self.0)))
     }
 }
 
@@ -77,9 +72,8 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> std::result::Result<Self, InvalidCursor> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
         let text = String::from_utf8(bytes).map_err(|_| InvalidCursor)?;
-        let (transaction, row) = text.strip_prefix("e1.").and_then(|rest| rest.split_once('.')).ok_or(InvalidCursor)?;
-        let number = |digits: &str| digits.parse().ok().filter(|number| *number >= 0).ok_or(InvalidCursor);
-        Ok(Self { transaction: number(transaction)?, row: number(row)? })
+        let place = text.strip_prefix("e1.").and_then(|digits| digits.parse().ok());
+        place.filter(|place| *place >= 0).map(Self).ok_or(InvalidCursor)
     }
 }
 
@@ -171,6 +165,11 @@ impl Topic {
     }
 }
 
+/// The column that orders the log.
+fn place_column(backend: DbBackend) -> &'static str {
+    if backend == DbBackend::Sqlite { "id" } else { "place" }
+}
+
 fn placeholder(backend: DbBackend, number: usize) -> String {
     if backend == DbBackend::Sqlite { "?".to_owned() } else { format!("${number}") }
 }
@@ -180,25 +179,22 @@ fn placeholder(backend: DbBackend, number: usize) -> String {
 pub(super) struct Hub {
     state: Mutex<State>,
     wake: Notify,
-    newest: AtomicI64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     position: Cursor,
-    newest_row: i64,
     topics: HashMap<Topic, broadcast::Sender<Arc<Line>>>,
     closed: bool,
 }
 
 impl Hub {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), wake: Notify::new(), newest: AtomicI64::new(0) }
+        Self { state: Mutex::default(), wake: Notify::new() }
     }
 
-    /// Says that this process committed lines up to row `row`.
-    pub(super) fn committed(&self, row: i64) {
-        self.newest.fetch_max(row, Ordering::SeqCst);
+    /// Says that there are new lines.
+    pub(super) fn committed(&self) {
         self.wake.notify_one();
     }
 
@@ -210,7 +206,6 @@ impl Hub {
         let mut state = self.state();
         for line in lines {
             state.position = line.cursor;
-            state.newest_row = state.newest_row.max(line.cursor.row);
             let line = Arc::new(line);
             for topic in Topic::of(&line.event) {
                 // A topic without receivers is forgotten; sending fails in no other case.
@@ -283,84 +278,94 @@ impl Store {
         let receiver = self.0.hub.subscribe(topic);
         let last = match after {
             Some(after) => after,
-            None => self.head().await?,
+            None => {
+                self.give_places().await?;
+                self.head().await?
+            }
         };
         Ok(Follow { store: self.clone(), topic, last, receiver, replayed: VecDeque::new(), replaying: after.is_some() })
     }
 
-    /// Reads the log: lines of a topic, or all, behind `after`, oldest first, `limit` at most.
+    /// Reads the log: lines of a topic, or all, behind `after`, oldest first, `limit` at most. Whatever was committed before the
+    /// call is there.
     pub async fn lines(&self, topic: Option<Topic>, after: Option<Cursor>, limit: u64) -> Result<Vec<Line>> {
+        self.give_places().await?;
         let backend = self.0.backend;
-        let after = after.unwrap_or_default();
-        let mut values: Vec<Value> = Vec::new();
-        let mut conditions = Vec::new();
-        let (place, order) = if backend == DbBackend::Sqlite {
-            values.push(after.row.into());
-            conditions.push("id > ?".to_owned());
-            ("0", "id")
-        } else {
-            values.push(after.transaction.to_string().into());
-            values.push(after.row.into());
-            conditions.push("(xid, id) > (CAST(CAST($1 AS text) AS xid8), $2)".to_owned());
-            conditions.push("xid < pg_snapshot_xmin(pg_current_snapshot())".to_owned());
-            ("CAST(CAST(xid AS text) AS bigint)", "xid, id")
-        };
+        let place = place_column(backend);
+        let mut values: Vec<Value> = vec![after.unwrap_or_default().0.into()];
+        let mut conditions = vec![format!("{place} > {}", placeholder(backend, 1))];
         if let Some(topic) = topic {
             conditions.push(topic.condition(&mut values, backend));
         }
         let sql = format!(
             "SELECT {place} AS place, id, kind, auction_id, task_id, channel_id, agent_id, payer_id, owner_id, actor_id, \
-             payload, occurred_at FROM events WHERE {} ORDER BY {order} LIMIT {limit}",
+             payload, occurred_at FROM events WHERE {} ORDER BY {place} LIMIT {limit}",
             conditions.join(" AND "),
         );
         let rows = self.read().query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
         rows.iter()
             .map(|row| {
                 let event = event::Model::from_query_result(row, "")?;
-                let cursor = Cursor { transaction: row.try_get("", "place")?, row: event.id };
-                Ok(Line { cursor, event })
+                Ok(Line { cursor: Cursor(row.try_get("", "place")?), event })
             })
             .collect()
     }
 
-    /// The place of the newest line that readers see.
+    /// The place of the newest line.
     pub async fn head(&self) -> Result<Cursor> {
-        let sql = if self.0.backend == DbBackend::Sqlite {
-            "SELECT CAST(0 AS BIGINT) AS place, id FROM events ORDER BY id DESC LIMIT 1"
-        } else {
-            "SELECT CAST(CAST(xid AS text) AS bigint) AS place, id FROM events \
-             WHERE xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY xid DESC, id DESC LIMIT 1"
-        };
-        match self.read().query_one_raw(Statement::from_string(self.0.backend, sql)).await? {
-            Some(row) => Ok(Cursor { transaction: row.try_get("", "place")?, row: row.try_get("", "id")? }),
-            None => Ok(Cursor::default()),
+        let place = place_column(self.0.backend);
+        let sql =
+            format!("SELECT {place} AS place FROM events WHERE {place} IS NOT NULL ORDER BY {place} DESC LIMIT 1");
+        let newest = self.read().query_one_raw(Statement::from_string(self.0.backend, sql)).await?;
+        Ok(Cursor(newest.map(|row| row.try_get("", "place")).transpose()?.unwrap_or(0)))
+    }
+
+    /// Gives every committed line on PostgreSQL that has none its place. Answers whether there was one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the log is the store's own, and this is no unit of work of the market"
+    )]
+    async fn give_places(&self) -> Result<bool> {
+        if self.0.backend == DbBackend::Sqlite {
+            return Ok(false);
+        }
+        let statement = |sql: String| Statement::from_string(self.0.backend, sql);
+        let waiting = statement("SELECT id FROM events WHERE place IS NULL LIMIT 1".to_owned());
+        if self.0.writer.query_one_raw(waiting).await?.is_none() {
+            return Ok(false);
+        }
+        loop {
+            let tx = self.0.writer.begin().await?;
+            tx.execute_raw(statement(format!("SELECT pg_advisory_xact_lock({PLACE_LOCK})"))).await?;
+            // A statement of its own sees whatever was committed before the lock was got.
+            let placed = tx
+                .execute_raw(statement(format!(
+                    "UPDATE events SET place = numbered.place FROM (SELECT id, \
+                     (SELECT COALESCE(MAX(place), 0) FROM events) + ROW_NUMBER() OVER (ORDER BY id) AS place \
+                     FROM (SELECT id FROM events WHERE place IS NULL ORDER BY id LIMIT {PLACED}) fresh) numbered \
+                     WHERE events.id = numbered.id"
+                )))
+                .await?
+                .rows_affected();
+            tx.commit().await?;
+            if placed < PLACED {
+                return Ok(true);
+            }
         }
     }
 
     /// Reads the log for all subscriptions of this process until `stop`, then ends them. One such task runs in a process.
     pub async fn tail(&self, stop: CancellationToken) -> Result<()> {
+        self.give_places().await?;
         self.0.hub.state().position = self.head().await?;
-        let mut rechecks = 0;
-        let mut told = 0;
         while !stop.is_cancelled() {
-            let newest = self.0.hub.newest.load(Ordering::SeqCst);
-            let behind = match self.pump().await {
-                Ok(()) => newest > self.0.hub.state().newest_row && rechecks < RECHECKS,
-                Err(error) => {
-                    tracing::warn!(%error, "the event log could not be read; trying again");
-                    false
-                }
-            };
-            if newest > told {
-                told = newest;
-                self.notify_others().await;
+            if let Err(error) = self.pump().await {
+                tracing::warn!(%error, "the event log could not be read; trying again");
             }
-            rechecks = if behind { rechecks + 1 } else { 0 };
-            let pause = if behind { RECHECK } else { POLL };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.0.hub.wake.notified(), if !behind => {}
-                () = tokio::time::sleep(pause) => {}
+                () = self.0.hub.wake.notified() => {}
+                () = tokio::time::sleep(POLL) => {}
             }
         }
         self.0.hub.close();
@@ -368,6 +373,9 @@ impl Store {
     }
 
     async fn pump(&self) -> Result<()> {
+        if self.give_places().await? {
+            self.notify_others().await;
+        }
         loop {
             let position = self.0.hub.state().position;
             let lines = self.lines(None, Some(position), PAGE).await?;
@@ -419,9 +427,9 @@ mod tests {
 
     #[test]
     fn a_cursor_round_trips_and_nothing_else_is_one() {
-        let cursor = Cursor { transaction: 7, row: 42 };
+        let cursor = Cursor(42);
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for bad in ["", "x", "ZTEuMS4", "ZTEuLTEuMg", "ZTIuMS4y"] {
+        for bad in ["", "x", "ZTEu", "ZTEuLTE", "ZTIuMQ"] {
             assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
         }
     }

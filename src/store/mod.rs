@@ -200,11 +200,13 @@ impl Store {
     }
 
     fn announce(&self, events: &[event::Model]) {
-        let Some(newest) = events.iter().map(|event| event.id).max() else { return };
+        if events.is_empty() {
+            return;
+        }
         if let Some(hook) = self.0.on_commit.get() {
             hook(events);
         }
-        self.0.hub.committed(newest);
+        self.0.hub.committed();
     }
 
     /// Connections of the pool for reading: all of them, and those that are idle.
