@@ -182,7 +182,8 @@ async fn lock_accounts(work: &Work, movements: &[&Movement]) -> Result<BTreeMap<
         version: Set(0),
         created_at: Set(work.now()),
     });
-    let nothing = OnConflict::column(account::Column::Id).do_nothing().to_owned();
+    // No index is named: somebody who opens the same account now may be seen through any of its unique ones.
+    let nothing = OnConflict::new().do_nothing().to_owned();
     account::Entity::insert_many(rows).on_conflict(nothing).exec_without_returning(work.tx()).await?;
     accounts.extend(select_for_update(work, missing.into_iter()).await?);
     Ok(accounts)

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::world::{Client, Reply, World, agent_row, answering, crashing, echoing, sample, send, sha256};
 
-fn registration(over: Value) -> Value {
+fn registration(over: &Value) -> Value {
     let mut input = json!({ "name": "agent", "capabilities": ["text.stats"], "runtime": "EXTERNAL", "price": "1" });
     input.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
     input
@@ -27,7 +27,7 @@ fn no(status: u16, code: &str) -> (u16, String) {
 async fn an_owner_registers_changes_pauses_and_retires_an_agent() {
     let world = World::start().await;
     let (bob, eve) = (world.user("bob").await, world.user("eve").await);
-    assert_eq!(world.anonymous().fault("registerAgent", registration(json!({}))).await, "UNAUTHENTICATED");
+    assert_eq!(world.anonymous().fault("registerAgent", registration(&json!({}))).await, "UNAUTHENTICATED");
     for wrong in [
         json!({ "name": " " }),
         json!({ "name": "x".repeat(61) }),
@@ -40,11 +40,11 @@ async fn an_owner_registers_changes_pauses_and_retires_an_agent() {
         json!({ "promisedDuration": "PT0S" }),
         json!({ "promisedDuration": "PT1H0.001S" }),
     ] {
-        assert_eq!(bob.refusal("registerAgent", registration(wrong.clone())).await, "INVALID_INPUT", "{wrong}");
+        assert_eq!(bob.refusal("registerAgent", registration(&wrong)).await, "INVALID_INPUT", "{wrong}");
     }
     let all = "agent { id name description capabilities runtime status price minPrice promisedDuration version online
         owner { id } module { id } }";
-    let input = registration(json!({ "name": " Counter ", "capabilities": ["Text.Stats", "text.stats", "a"],
+    let input = registration(&json!({ "name": " Counter ", "capabilities": ["Text.Stats", "text.stats", "a"],
         "minPrice": "0.5", "promisedDuration": "PT1.5S", "idempotencyKey": "k" }));
     let made = bob.call("registerAgent", all, input.clone()).await["agent"].take();
     let id = made["id"].clone();
@@ -53,9 +53,9 @@ async fn an_owner_registers_changes_pauses_and_retires_an_agent() {
         "version": made["version"], "online": false, "owner": { "id": bob.id() }, "module": null });
     assert_eq!(made, expected);
     assert_eq!(bob.call("registerAgent", all, input).await["agent"]["id"], id);
-    assert_eq!(bob.refusal("registerAgent", registration(json!({ "name": "Counter" }))).await, "AGENT_NAME_TAKEN");
+    assert_eq!(bob.refusal("registerAgent", registration(&json!({ "name": "Counter" }))).await, "AGENT_NAME_TAKEN");
     // The name is taken among one's own agents alone, and every one has an id of its own.
-    let other = eve.call("registerAgent", "agent { id }", registration(json!({ "name": "Counter" }))).await;
+    let other = eve.call("registerAgent", "agent { id }", registration(&json!({ "name": "Counter" }))).await;
     assert_ne!(other["agent"]["id"], id);
 
     let change = |over: Value| {
@@ -247,6 +247,7 @@ async fn bytes_that_changed_in_the_store_are_never_run_and_nobody_is_blamed() {
     assert_eq!(task["result"]["output"], Value::Null);
     assert_eq!(ada.wallet().await, ("10".to_owned(), "0".to_owned()));
     assert_eq!(world.score(agent).await, "42.5");
+    world.told().await;
     let retried = "query($id: ID!) { events(filter: { taskId: $id, kinds: [TASK_RETRIED] }) { nodes { ... on TaskEvent { attempt } } } }";
     let retried = ada.query(retried, json!({ "id": id })).await["events"]["nodes"].take();
     assert_eq!(retried, json!([{ "attempt": 1 }, { "attempt": 2 }]));
@@ -268,7 +269,7 @@ async fn buyers_find_agents_by_what_they_can_do_and_what_they_are_worth() {
     world.credit(&ada, "100").await;
     world.hosted_agent(&bob, "good", "good", "2", echoing()).await;
     world.hosted_agent(&bob, "bad", "bad", "3", crashing()).await;
-    let both = registration(json!({ "name": "both", "capabilities": ["good", "bad"], "price": "4" }));
+    let both = registration(&json!({ "name": "both", "capabilities": ["good", "bad"], "price": "4" }));
     cleo.call("registerAgent", "agent { id }", both).await;
     let paused: AgentId = world.hosted_agent(&cleo, "paused", "good", "1", sample("text-stats-lite")).await;
     cleo.call("pauseAgent", "agent { id }", json!({ "agentId": paused.to_string() })).await;

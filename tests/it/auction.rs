@@ -355,7 +355,8 @@ async fn nobody_sees_a_sealed_bid_of_another_before_the_close() {
     }";
     let variables = json!({ "auction": auction, "bid": low });
     let admin = world.admin().await;
-    for stranger in [&eve, &cleo, &ada, &world.anonymous(), &admin] {
+    world.told().await;
+    for stranger in [&eve, cleo, ada, &world.anonymous(), &admin] {
         let seen = stranger.query(everything, variables.clone()).await;
         assert!(!seen.to_string().contains("3.141592") && !seen.to_string().contains(&bobs.to_string()), "{seen:#}");
         assert!(!seen.to_string().contains(&low), "{seen:#}");
@@ -399,6 +400,7 @@ async fn everybody_sees_how_the_bids_of_an_open_auction_stand() {
     assert_eq!(seen["bestBid"]["id"], best);
     let events = "query($id: ID!) { events(filter: { auctionId: $id }) { nodes {
         ... on BidEvent { price bidCount agent { id } bid { id rank } } } } }";
+    world.told().await;
     let told = world.anonymous().query(events, json!({ "id": auction })).await["events"]["nodes"].take();
     let last = json!({ "price": "4.3", "bidCount": 2, "agent": { "id": cleos.to_string() }, "bid": { "id": best, "rank": 1 } });
     assert_eq!(told.as_array().unwrap().last().unwrap(), &last);
@@ -470,7 +472,7 @@ async fn a_late_bid_moves_the_close_of_an_open_auction_so_many_times() {
     world.pass(Duration::from_secs(90)).await;
     cleo.bid(&auction, *cleos, "4").await;
     assert_eq!(closes().await, ("12:11:30".to_owned(), 1));
-    world.pass(Duration::from_secs(60)).await;
+    world.pass(Duration::from_mins(1)).await;
     assert_eq!(ada.auction(&auction).await["status"], "OPEN");
     bob.bid(&auction, *bobs, "3").await;
     assert_eq!(closes().await, ("12:12:30".to_owned(), 2));
@@ -621,7 +623,86 @@ async fn auctions_are_listed_by_state_kind_requester_and_budget() {
     assert_eq!(budgets(Value::Null, by("BUDGET", "ASC")).await, ["1", "2", "3"]);
     assert_eq!(budgets(json!({ "kind": "FIRST_PRICE" }), by("CREATED_AT", "ASC")).await, ["1", "3"]);
     assert_eq!(budgets(json!({ "minBudget": "2", "maxBudget": "2" }), Value::Null).await, ["2"]);
-    assert_eq!(budgets(json!({ "requesterId": bob.id() }), Value::Null).await, [String::new(); 0]);
-    assert_eq!(budgets(json!({ "status": ["AWARDED"] }), Value::Null).await, [String::new(); 0]);
+    assert_eq!(budgets(json!({ "requesterId": bob.id() }), Value::Null).await, [""; 0]);
+    assert_eq!(budgets(json!({ "status": ["AWARDED"] }), Value::Null).await, [""; 0]);
     market.world.check().await;
+}
+
+#[tokio::test]
+async fn awards_that_arrive_together_award_once() {
+    let market = Market::start().await;
+    let Market { world, ada, bob, cleo, bobs, cleos } = &market;
+    let auction = ada.open(json!({ "awardMode": "MANUAL", "startTimeout": "P7D" })).await;
+    let bids = [bob.bid(&auction, *bobs, "3").await, cleo.bid(&auction, *cleos, "4").await];
+    let document =
+        "mutation($input: AwardAuctionInput!) { awardAuction(input: $input) { auction { id } userErrors { code } } }";
+    let input = |number: usize| json!({ "auctionId": auction, "bidId": bids[number % 2], "idempotencyKey": format!("a{number}") });
+    let all = (0..6).map(|number| ada.query(document, json!({ "input": input(number) })));
+    let all = futures_util::future::join_all(all).await;
+    let done = all.iter().filter(|one| one["awardAuction"]["auction"].is_object()).count();
+    let refused = json!([{ "code": "AUCTION_NOT_OPEN" }]);
+    let late = all.iter().filter(|one| one["awardAuction"]["userErrors"] == refused).count();
+    assert_eq!((done, late), (1, 5), "{all:#?}");
+    let paid = ada.auction(&auction).await["clearingPrice"].as_str().unwrap().to_owned();
+    assert!(["3", "4"].contains(&paid.as_str()));
+    assert_eq!(ada.wallet().await.1, paid);
+    assert_eq!(world.rows("channels").await, 1);
+    market.world.check().await;
+}
+
+#[tokio::test]
+async fn an_award_and_a_cancellation_that_arrive_together_have_one_outcome() {
+    let market = Market::start().await;
+    let Market { ada, bob, bobs, .. } = &market;
+    for number in 0..6 {
+        let auction = ada.open(json!({ "budget": "3", "awardMode": "MANUAL", "startTimeout": "P7D" })).await;
+        bob.bid(&auction, *bobs, "1").await;
+        let award = "mutation($input: AwardAuctionInput!) { it: awardAuction(input: $input) { userErrors { code } } }";
+        let cancel =
+            "mutation($input: CancelAuctionInput!) { it: cancelAuction(input: $input) { userErrors { code } } }";
+        let award =
+            ada.query(award, json!({ "input": { "auctionId": auction, "idempotencyKey": format!("w{number}") } }));
+        let cancel = ada.query(cancel, json!({ "input": { "auctionId": auction } }));
+        let (awarded, cancelled) = tokio::join!(award, cancel);
+        let outcome = (&awarded["it"]["userErrors"], &cancelled["it"]["userErrors"]);
+        let status = ada.auction(&auction).await["status"].as_str().unwrap().to_owned();
+        match status.as_str() {
+            "AWARDED" => assert_eq!(outcome, (&json!([]), &json!([{ "code": "TASK_NOT_OPEN" }]))),
+            "CANCELLED" => assert_eq!(outcome, (&json!([{ "code": "AUCTION_NOT_OPEN" }]), &json!([]))),
+            other => panic!("{other}: {outcome:?}"),
+        }
+    }
+    market.world.check().await;
+}
+
+#[tokio::test]
+async fn bidders_who_come_together_at_the_last_place_are_one_winner_and_the_rest_too_late() {
+    let world = World::start().await;
+    let ada = world.user("ada").await;
+    world.credit(&ada, "10").await;
+    let auction = ada.open(json!({ "closeAfterBids": 4, "startTimeout": "P7D" })).await;
+    let mut bidders = Vec::new();
+    for number in 0..12 {
+        let who = world.user(&format!("bidder{number}")).await;
+        let agent = world.agent(&who, "agent", "EXTERNAL", "text.stats", "1").await;
+        let input = json!({ "auctionId": auction, "agentId": agent.to_string(), "price": format!("{}", 9 - number % 5),
+            "idempotencyKey": "b" });
+        bidders.push((who, input));
+    }
+    let document =
+        "mutation($input: SubmitBidInput!) { submitBid(input: $input) { bid { status } userErrors { code } } }";
+    let all = bidders.iter().map(|(who, input)| who.query(document, json!({ "input": input })));
+    let all = futures_util::future::join_all(all).await;
+    let refused = json!([{ "code": "AUCTION_NOT_OPEN" }]);
+    let late = all.iter().filter(|one| one["submitBid"]["userErrors"] == refused).count();
+    let taken = all.iter().filter(|one| one["submitBid"]["bid"].is_object()).count();
+    assert_eq!((taken, late), (4, 8), "{all:#?}");
+    let decided = ada.auction(&auction).await;
+    assert_eq!((&decided["status"], &decided["bidCount"]), (&json!("AWARDED"), &json!(4)));
+    let seen = bids(&decided);
+    let cheapest = seen.iter().map(|bid| bid.0.clone()).min().unwrap();
+    assert_eq!(decided["clearingPrice"], cheapest);
+    assert_eq!(seen.iter().filter(|bid| bid.1 == "WON").count(), 1);
+    assert_eq!(ada.wallet().await.1, cheapest);
+    world.check().await;
 }

@@ -11,11 +11,19 @@ mod agent;
 #[cfg(test)]
 mod auction;
 #[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod events;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod migration;
+#[cfg(test)]
+mod permission;
 #[cfg(test)]
 mod race;
 #[cfg(test)]

@@ -166,3 +166,55 @@ fn bid(auction: &str, agent: &impl ToString, price: &str) -> Value {
 fn stars(task: &str, stars: i32) -> Value {
     json!({ "taskId": task, "stars": stars })
 }
+
+#[tokio::test]
+async fn the_numbers_of_the_market_are_counted_and_never_made_up() {
+    let world = World::start().await;
+    let stats =
+        "{ marketStats { users activeAgents openAuctions bids successRate volume averagePrice tasks { status count } }
+        economicHealth { creditsInCirculation openAuctions openChannels unsettledTasks overdue } }";
+    let empty = world.anonymous().query(stats, json!({})).await;
+    let market = &empty["marketStats"];
+    assert_eq!((&market["successRate"], &market["averagePrice"]), (&Value::Null, &Value::Null), "nothing is known yet");
+    assert_eq!((&market["users"], &market["volume"], &market["bids"]), (&json!("0"), &json!("0"), &json!("0")));
+
+    let (ada, bob) = (world.user("ada").await, world.user("bob").await);
+    world.credit(&ada, "50").await;
+    world.hosted_agent(&bob, "worker", "count", "2", sample("text-stats-lite")).await;
+    world.hosted_agent(&bob, "broken", "break", "3", crashing()).await;
+    for capability in ["count", "count", "count", "break"] {
+        ada.execute(json!({ "capabilities": [capability] })).await;
+    }
+    world.settle().await;
+    ada.open(json!({ "budget": "5" })).await;
+    let full = world.anonymous().query(stats, json!({})).await;
+    let market = &full["marketStats"];
+    assert_eq!((&market["successRate"], &market["averagePrice"]), (&json!("75"), &json!("2")));
+    assert_eq!((&market["volume"], &market["bids"], &market["activeAgents"]), (&json!("6"), &json!("4"), &json!("2")));
+    let count = |status: &str| {
+        let all = market["tasks"].as_array().unwrap();
+        all.iter().find(|line| line["status"] == status).unwrap()["count"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(["COMPLETED", "REFUNDED", "OPEN", "RUNNING"].map(count), ["3", "1", "1", "0"]);
+    let health = json!({ "creditsInCirculation": "50", "openAuctions": "1", "openChannels": "0", "unsettledTasks": "1",
+        "overdue": "0" });
+    assert_eq!(full["economicHealth"], health);
+
+    // The metrics are one well-formed page that says the same.
+    let metrics = send(world.http().get(world.url("/metrics"))).await;
+    assert_eq!(metrics.status, 200);
+    let samples: Vec<_> = metrics
+        .text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(|line| line.rsplit_once(' ').unwrap())
+        .collect();
+    let mut names: Vec<_> = samples.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    let all = names.len();
+    names.dedup();
+    assert_eq!(names.len(), all, "no series is there twice");
+    assert!(names.iter().all(|name| name.starts_with("zerostate_") || name.starts_with("process_")), "{names:?}");
+    assert!(samples.iter().all(|(_, value)| *value != "NaN"), "{}", metrics.text);
+    world.check().await;
+}

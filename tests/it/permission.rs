@@ -1,0 +1,717 @@
+//! Who may do and see what, as a table: one row a field, one column a role. A field without a row fails, and so does a row
+//! without a field. `docs/permissions.md` is the same table for people.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use entity::{
+    id::{AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, Id, SessionId, TaskId, TransferId, UserId},
+    user::Role,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::world::{Client, Frame, PASSWORD, Reply, World, fresh_key};
+
+/// A command that answers `1`.
+const ECHO: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 16) "1")
+    (func (export "_start")
+        (i32.store (i32.const 0) (i32.const 16))
+        (i32.store (i32.const 4) (i32.const 1))
+        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+
+/// What comes.
+#[derive(Clone, Debug, PartialEq)]
+enum Answer {
+    /// A value, or a mutation that was done, or an event.
+    Yes,
+    /// Null without an error.
+    Null,
+    /// A list without anything in it, or a stream without events.
+    Empty,
+    /// An error of the request.
+    Error(String),
+    /// A refusal in the payload.
+    Refused(String),
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Yes => f.write_str("yes"),
+            Self::Null => f.write_str("null"),
+            Self::Empty => f.write_str("nothing"),
+            Self::Error(code) => write!(f, "`{code}`"),
+            Self::Refused(code) => write!(f, "refused: `{code}`"),
+        }
+    }
+}
+
+/// Whose affair it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Party {
+    Payer,
+    Owner,
+    /// Whoever asks, about themselves.
+    Self_,
+    /// Nobody's in particular.
+    Nobody,
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Payer => "who pays",
+            Self::Owner => "who owns the agent",
+            Self::Self_ => "the caller",
+            Self::Nobody => "–",
+        })
+    }
+}
+
+struct Row {
+    on: &'static str,
+    field: &'static str,
+    /// What is special about this row, in words.
+    note: &'static str,
+    party: Party,
+    document: String,
+    variables: Value,
+    /// Where the answer to judge is.
+    at: String,
+    /// Anonymous, stranger, party, arbiter, admin.
+    expected: [Answer; 5],
+    /// Whether a stranger must not learn that the subject is there.
+    private: bool,
+}
+
+const ROLES: [&str; 5] = ["anonymous", "stranger", "party", "arbiter", "admin"];
+
+fn yes() -> Answer {
+    Answer::Yes
+}
+
+fn null() -> Answer {
+    Answer::Null
+}
+
+fn error(code: &str) -> Answer {
+    Answer::Error(code.to_owned())
+}
+
+fn refused(code: &str) -> Answer {
+    Answer::Refused(code.to_owned())
+}
+
+/// Everybody gets the same.
+fn everybody(answer: &Answer) -> [Answer; 5] {
+    [(); 5].map(|()| answer.clone())
+}
+
+/// Everybody who is signed in.
+fn signed_in() -> [Answer; 5] {
+    [error("UNAUTHENTICATED"), yes(), yes(), yes(), yes()]
+}
+
+/// The parties and administrators; for the others it is not there.
+fn parties() -> [Answer; 5] {
+    [null(), null(), yes(), null(), yes()]
+}
+
+/// The party alone; for the others it is not there.
+fn party_alone() -> [Answer; 5] {
+    [null(), null(), yes(), null(), null()]
+}
+
+/// One's own things in a list; administrators see all.
+fn own_list() -> [Answer; 5] {
+    [error("UNAUTHENTICATED"), Answer::Empty, yes(), Answer::Empty, yes()]
+}
+
+/// The party does it; for everybody else, administrators too, the thing is not there.
+fn party_does() -> [Answer; 5] {
+    let no = || refused("NOT_FOUND");
+    [error("UNAUTHENTICATED"), no(), yes(), no(), no()]
+}
+
+fn admin_alone() -> [Answer; 5] {
+    let no = || error("FORBIDDEN");
+    [error("UNAUTHENTICATED"), no(), no(), no(), yes()]
+}
+
+/// Whoever has the credits.
+fn who_pays() -> [Answer; 5] {
+    let no = || refused("INSUFFICIENT_FUNDS");
+    [error("UNAUTHENTICATED"), no(), yes(), no(), no()]
+}
+
+fn query(field: &'static str, arguments: &str, selection: &str, party: Party, expected: [Answer; 5]) -> Row {
+    Row {
+        on: "Query",
+        field,
+        note: "",
+        party,
+        document: format!("{{ {field}{arguments} {selection} }}"),
+        variables: json!({}),
+        at: format!("/{field}"),
+        expected,
+        private: false,
+    }
+}
+
+fn mutation(field: &'static str, input: &Value, party: Party, expected: [Answer; 5]) -> Row {
+    let mut of = field.to_owned();
+    of[..1].make_ascii_uppercase();
+    Row {
+        on: "Mutation",
+        field,
+        note: "",
+        party,
+        document: format!("mutation($input: {of}Input!) {{ {field}(input: $input) {{ userErrors {{ code }} }} }}"),
+        variables: json!({ "input": input }),
+        at: format!("/{field}"),
+        expected,
+        private: true,
+    }
+}
+
+fn subscription(field: &'static str, arguments: &str, party: Party, expected: [Answer; 5]) -> Row {
+    Row {
+        on: "Subscription",
+        field,
+        note: "",
+        party,
+        document: format!("subscription($after: EventCursor) {{ {field}({arguments} after: $after) {{ id }} }}"),
+        variables: json!({ "after": "$start" }),
+        at: format!("/{field}"),
+        expected,
+        private: false,
+    }
+}
+
+/// A field of an object, reached by a query; `at` says where in its answer it is.
+fn object(on: &'static str, field: &'static str, document: &str, at: &str, party: Party, expected: [Answer; 5]) -> Row {
+    Row {
+        on,
+        field,
+        note: "",
+        party,
+        document: document.to_owned(),
+        variables: json!({}),
+        at: at.to_owned(),
+        expected,
+        private: false,
+    }
+}
+
+impl Row {
+    fn note(self, note: &'static str) -> Self {
+        Self { note, ..self }
+    }
+
+    fn private(self) -> Self {
+        Self { private: true, ..self }
+    }
+
+    /// The row as it stands in the documentation.
+    fn line(&self) -> String {
+        let note = if self.note.is_empty() { String::new() } else { format!(", {}", self.note) };
+        let name = if ["Query", "Mutation", "Subscription"].contains(&self.on) {
+            format!("`{}`", self.field)
+        } else {
+            format!("`{}.{}`", self.on, self.field)
+        };
+        let answers: Vec<String> = self.expected.iter().map(ToString::to_string).collect();
+        format!("| {name}{note} | {} | {} |", answers.join(" | "), self.party)
+    }
+}
+
+fn posted(more: &Value) -> Value {
+    let mut input = json!({
+        "title": "Some work", "capabilities": ["echo"], "input": "secret", "budget": "5", "idempotencyKey": "$key",
+    });
+    input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    input
+}
+
+/// The table. Words that begin with `$` are things of the cast.
+fn rows() -> Vec<Row> {
+    use Party::{Nobody, Owner, Payer, Self_};
+    let a_bid = json!({ "auctionId": "$bidding", "agentId": "$bidder", "price": "3", "idempotencyKey": "$key" });
+    let user = "{ user(id: \"$payer\") { id email status lastLoginAt wallet { available } apiKeys { nodes { id } } sessions { nodes { id } } } }";
+    let agent = "{ agent(id: \"$agent\") { minPrice earnings } }";
+    let through = "{ auction(id: \"$auction\") { task { title input result { output logs } channel { deposit } } } }";
+    let sealed = "{ auction(id: \"$sealed\") { bidCount reservePrice bestBid { id } bids { nodes { id price } } } }";
+    vec![
+        query("me", "", "{ id }", Self_, signed_in()),
+        query("user", "(id: \"$payer\")", "{ id displayName }", Nobody, everybody(&yes())),
+        query("users", "", "{ nodes { id } }", Nobody, admin_alone()),
+        query("agent", "(id: \"$agent\")", "{ id }", Nobody, everybody(&yes())),
+        query("agents", "", "{ nodes { id } }", Nobody, everybody(&yes())),
+        query("task", "(id: \"$task\")", "{ id }", Payer, parties()).private(),
+        query("task", "(id: \"$task\")", "{ id }", Owner, parties()).note("as its worker").private(),
+        query("taskResult", "(taskId: \"$task\")", "{ output }", Payer, parties()).private(),
+        query("tasks", "", "{ nodes { id } }", Payer, own_list()),
+        query("tasks", "", "{ nodes { id } }", Owner, own_list()).note("of one's agents"),
+        query("auction", "(id: \"$auction\")", "{ id }", Nobody, everybody(&yes())),
+        query("auctions", "", "{ nodes { id } }", Nobody, everybody(&yes())),
+        query(
+            "simulateAuction",
+            "(input: { budget: \"10\", bids: [{ price: \"1\", reputation: 50 }] })",
+            "{ clearingPrice }",
+            Nobody,
+            everybody(&yes()),
+        ),
+        query("channel", "(id: \"$channel\")", "{ id }", Payer, parties()).private(),
+        query("channels", "", "{ nodes { id } }", Owner, own_list()),
+        query("transfers", "", "{ nodes { id } }", Payer, own_list()),
+        query("reputation", "(agentId: \"$agent\")", "{ score }", Nobody, everybody(&yes())),
+        query("reputationEvents", "(agentId: \"$agent\")", "{ nodes { id } }", Nobody, everybody(&yes())),
+        query("leaderboard", "", "{ rank }", Nobody, everybody(&yes())),
+        query("events", "", "{ nodes { id } }", Nobody, everybody(&yes())),
+        query("events", "(filter: { taskId: \"$task\" })", "{ nodes { id } }", Payer, parties())
+            .note("of a task")
+            .private(),
+        query("node", "(id: \"$task\")", "{ id }", Payer, parties()).note("of a task").private(),
+        query(
+            "nodes",
+            "(ids: [\"$task\", \"$channel\"])",
+            "{ id }",
+            Payer,
+            [Answer::Empty, Answer::Empty, yes(), Answer::Empty, yes()],
+        )
+        .note("of a task and its channel")
+        .private(),
+        query("serviceInfo", "", "{ version }", Nobody, everybody(&yes())),
+        query("economicHealth", "", "{ creditsInWallets }", Nobody, everybody(&yes())),
+        query("marketStats", "", "{ users }", Nobody, everybody(&yes())),
+        query("ledgerAudit", "", "{ ok }", Nobody, admin_alone()),
+        mutation(
+            "registerUser",
+            &json!({ "email": "$key@example.com", "displayName": "Somebody", "password": PASSWORD }),
+            Self_,
+            everybody(&yes()),
+        ),
+        mutation("login", &json!({ "email": "payer@example.com", "password": PASSWORD }), Self_, everybody(&yes())),
+        mutation("refreshSession", &json!({ "refreshToken": "nonsense" }), Self_, everybody(&error("UNAUTHENTICATED")))
+            .note("with a token that is none"),
+        Row {
+            document: "mutation { logout { userErrors { code } } }".to_owned(),
+            variables: json!({}),
+            ..mutation("logout", &json!({}), Self_, signed_in())
+        },
+        mutation("updateProfile", &json!({ "displayName": "Another name" }), Self_, signed_in()),
+        mutation(
+            "changePassword",
+            &json!({ "oldPassword": "not the password", "newPassword": "another good password" }),
+            Self_,
+            [error("UNAUTHENTICATED"), refused("WRONG_PASSWORD"), refused("WRONG_PASSWORD"), refused("WRONG_PASSWORD"), refused("WRONG_PASSWORD")],
+        )
+        .note("without the old one"),
+        mutation("createApiKey", &json!({ "name": "k", "scopes": ["READ"], "idempotencyKey": "$key" }), Self_, signed_in()),
+        mutation("revokeApiKey", &json!({ "apiKeyId": "$apiKey" }), Payer, party_does()),
+        mutation(
+            "registerAgent",
+            &json!({ "name": "$key", "capabilities": ["echo"], "runtime": "EXTERNAL", "price": "1", "idempotencyKey": "$key" }),
+            Self_,
+            signed_in(),
+        ),
+        mutation("updateAgent", &json!({ "agentId": "$spare", "description": "New" }), Owner, party_does()),
+        mutation("pauseAgent", &json!({ "agentId": "$spare" }), Owner, party_does()),
+        mutation("resumeAgent", &json!({ "agentId": "$spare" }), Owner, party_does()),
+        mutation("retireAgent", &json!({ "agentId": "$spare" }), Owner, party_does()),
+        mutation("executeTask", &posted(&json!({})), Payer, who_pays()),
+        mutation("createAuction", &posted(&json!({ "closesIn": "PT60S" })), Payer, who_pays()),
+        mutation("cancelTask", &json!({ "taskId": "$cancellable" }), Payer, party_does()),
+        mutation("submitBid", &a_bid, Owner, party_does()),
+        mutation("withdrawBid", &json!({ "bidId": "$withdrawable" }), Owner, party_does()),
+        mutation("awardAuction", &json!({ "auctionId": "$awardable", "idempotencyKey": "$key" }), Payer, party_does()),
+        mutation("cancelAuction", &json!({ "auctionId": "$callable" }), Payer, party_does()),
+        mutation(
+            "issueCredits",
+            &json!({ "userId": "$payer", "amount": "1", "reference": "$key", "idempotencyKey": "$key" }),
+            Nobody,
+            admin_alone(),
+        ),
+        mutation(
+            "redeemCredits",
+            &json!({ "userId": "$payer", "amount": "1", "reference": "$key", "idempotencyKey": "$key" }),
+            Nobody,
+            admin_alone(),
+        ),
+        mutation("rateAgent", &json!({ "taskId": "$task", "stars": 4, "idempotencyKey": "$key" }), Payer, party_does()),
+        subscription("auctionEvents", "auctionId: \"$auction\"", Nobody, everybody(&yes())),
+        subscription("marketEvents", "", Nobody, everybody(&yes())),
+        subscription(
+            "taskEvents",
+            "taskId: \"$task\"",
+            Payer,
+            [error("UNAUTHENTICATED"), error("NOT_FOUND"), yes(), error("NOT_FOUND"), yes()],
+        )
+        .private(),
+        subscription(
+            "settlementEvents",
+            "",
+            Payer,
+            [error("UNAUTHENTICATED"), Answer::Empty, yes(), Answer::Empty, Answer::Empty],
+        ),
+        subscription("reputationEvents", "agentId: \"$agent\"", Nobody, everybody(&yes())),
+        object("User", "email", user, "/user/email", Payer, parties()),
+        object("User", "status", user, "/user/status", Payer, parties()),
+        object("User", "lastLoginAt", user, "/user/lastLoginAt", Payer, parties()),
+        object("User", "wallet", user, "/user/wallet", Payer, parties()),
+        object("User", "apiKeys", user, "/user/apiKeys", Payer, parties()),
+        object("User", "sessions", user, "/user/sessions", Payer, parties()),
+        object("Agent", "minPrice", agent, "/agent/minPrice", Owner, parties()),
+        object("Agent", "earnings", agent, "/agent/earnings", Owner, parties()),
+        object("Auction", "task", through, "/auction/task", Payer, parties()),
+        object("Task", "input", through, "/auction/task/input", Payer, parties()),
+        object("Task", "result", through, "/auction/task/result", Payer, parties()),
+        object("TaskResult", "output", through, "/auction/task/result/output", Owner, parties()),
+        object("Task", "channel", through, "/auction/task/channel", Owner, parties()),
+        object("Auction", "reservePrice", sealed, "/auction/reservePrice", Payer, party_alone()).note("while it is open"),
+        object("Auction", "bestBid", sealed, "/auction/bestBid", Owner, everybody(&null())).note("while it is sealed"),
+        object(
+            "Auction",
+            "bids",
+            sealed,
+            "/auction/bids",
+            Owner,
+            [Answer::Empty, Answer::Empty, yes(), Answer::Empty, Answer::Empty],
+        )
+        .note("while it is sealed"),
+        object("Auction", "bids", sealed, "/auction/bids", Payer, everybody(&Answer::Empty))
+            .note("while it is sealed, for who buys"),
+        object("Bid", "price", "{ node(id: \"$sealedBid\") { ... on Bid { price } } }", "/node", Owner, party_alone())
+            .note("while it is sealed"),
+        object(
+            "BidEvent",
+            "price",
+            "{ events(filter: { auctionId: \"$sealed\", kinds: [BID_SUBMITTED] }) { nodes { ... on BidEvent { price } } } }",
+            "/events/nodes/0/price",
+            Owner,
+            everybody(&null()),
+        )
+        .note("of a sealed auction"),
+        object("Channel", "deposit", "{ node(id: \"$channel\") { ... on Channel { deposit } } }", "/node", Owner, parties()),
+        object("Transfer", "amount", "{ node(id: \"$transfer\") { ... on Transfer { amount } } }", "/node", Payer, parties()),
+        object("Account", "balance", "{ node(id: \"$account\") { ... on Account { balance } } }", "/node/balance", Payer, parties()),
+        object("ApiKey", "name", "{ node(id: \"$apiKey\") { ... on ApiKey { name } } }", "/node", Payer, parties()),
+        object("Session", "createdAt", "{ node(id: \"$session\") { ... on Session { createdAt } } }", "/node", Payer, parties()),
+        object(
+            "ReputationEvent",
+            "task",
+            "{ reputationEvents(agentId: \"$agent\") { nodes { task { id } } } }",
+            "/reputationEvents/nodes/0/task",
+            Owner,
+            parties(),
+        ),
+    ]
+}
+
+/// The people and things of the story.
+struct Cast {
+    world: World,
+    payer: Client,
+    owner: Client,
+    stranger: Client,
+    arbiter: Client,
+    admin: Client,
+    things: BTreeMap<&'static str, String>,
+    unknown: BTreeMap<&'static str, String>,
+}
+
+impl Cast {
+    async fn gather() -> Self {
+        let world = World::start().await;
+        let (payer, owner, stranger) =
+            (world.user("payer").await, world.user("owner").await, world.user("stranger").await);
+        let (arbiter, admin) = (world.of_role("arbiter", Role::Arbiter).await, world.admin().await);
+        let start = world.cursor().await;
+        world.credit(&payer, "100").await;
+        let agent = world.hosted_agent(&owner, "echo", "echo", "2", wat::parse_str(ECHO).unwrap()).await;
+        let mut cast = Self {
+            payer: world.login("payer").await,
+            world,
+            owner,
+            stranger,
+            arbiter,
+            admin,
+            things: BTreeMap::new(),
+            unknown: BTreeMap::new(),
+        };
+        cast.know("agent", agent.to_string());
+        cast.know("payer", payer.id().to_owned());
+        let made = cast
+            .make("executeTask", "ExecuteTask", "task { id auction { id } channel { id } }", posted(&json!({})))
+            .await;
+        cast.know("task", made["task"]["id"].as_str().unwrap().to_owned());
+        cast.know("auction", made["task"]["auction"]["id"].as_str().unwrap().to_owned());
+        cast.know("channel", made["task"]["channel"]["id"].as_str().unwrap().to_owned());
+        cast.world.settle().await;
+        for name in ["bidder", "spare"] {
+            let id = cast.world.agent(&cast.owner, name, "EXTERNAL", "solo", "1").await;
+            cast.know(name, id.to_string());
+        }
+        for (auction, task, terms) in [
+            ("sealed", "", json!({ "reservePrice": "4" })),
+            ("bidding", "", json!({})),
+            ("withdrawing", "", json!({})),
+            ("awardable", "", json!({ "awardMode": "MANUAL" })),
+            ("callable", "", json!({})),
+            ("cancelling", "cancellable", json!({})),
+        ] {
+            let mut input = posted(&json!({ "capabilities": ["solo"], "closesIn": "PT1H" }));
+            input.as_object_mut().unwrap().extend(terms.as_object().unwrap().clone());
+            let made = cast.make("createAuction", "CreateAuction", "auction { id task { id } }", input).await;
+            cast.know(auction, made["auction"]["id"].as_str().unwrap().to_owned());
+            if !task.is_empty() {
+                cast.know(task, made["auction"]["task"]["id"].as_str().unwrap().to_owned());
+            }
+        }
+        for (auction, name) in [("sealed", "sealedBid"), ("withdrawing", "withdrawable"), ("awardable", "awarded")] {
+            let document =
+                "mutation($input: SubmitBidInput!) { submitBid(input: $input) { bid { id } userErrors { code } } }";
+            let input = json!({
+                "auctionId": cast.things[auction], "agentId": cast.things["bidder"], "price": "3", "idempotencyKey": fresh_key(),
+            });
+            let made = cast.owner.done("submitBid", document, json!({ "input": input })).await;
+            cast.know(name, made["bid"]["id"].as_str().unwrap().to_owned());
+        }
+        let key = json!({ "name": "reader", "scopes": ["READ"], "idempotencyKey": "$key" });
+        let made = cast.make("createApiKey", "CreateApiKey", "apiKey { id } secret", key).await;
+        cast.know("apiKey", made["apiKey"]["id"].as_str().unwrap().to_owned());
+        let own = cast
+            .payer
+            .query(
+                "{ me { sessions(first: 1) { nodes { id } } } transfers(last: 1) { nodes { id credit { id } } } }",
+                json!({}),
+            )
+            .await;
+        cast.know("session", own["me"]["sessions"]["nodes"][0]["id"].as_str().unwrap().to_owned());
+        cast.know("transfer", own["transfers"]["nodes"][0]["id"].as_str().unwrap().to_owned());
+        cast.know("account", own["transfers"]["nodes"][0]["credit"]["id"].as_str().unwrap().to_owned());
+        cast.know("start", start);
+        cast
+    }
+
+    fn know(&mut self, name: &'static str, id: String) {
+        let nobody = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
+        let unknown = match id.split('_').next().unwrap() {
+            "user" => UserId::from_uuid(nobody).to_string(),
+            "agent" => AgentId::from_uuid(nobody).to_string(),
+            "task" => TaskId::from_uuid(nobody).to_string(),
+            "auc" => AuctionId::from_uuid(nobody).to_string(),
+            "bid" => BidId::from_uuid(nobody).to_string(),
+            "chan" => ChannelId::from_uuid(nobody).to_string(),
+            "key" => ApiKeyId::from_uuid(nobody).to_string(),
+            "sess" => SessionId::from_uuid(nobody).to_string(),
+            "tr" => TransferId::from_uuid(nobody).to_string(),
+            "acct" => AccountId::from_uuid(nobody).to_string(),
+            // A cursor.
+            _ => id.clone(),
+        };
+        self.unknown.insert(name, unknown);
+        self.things.insert(name, id);
+    }
+
+    /// Does a mutation of the payer's.
+    async fn make(&self, field: &str, name: &str, selection: &str, input: Value) -> Value {
+        let document = format!(
+            "mutation($input: {name}Input!) {{ {field}(input: $input) {{ {selection} userErrors {{ code }} }} }}"
+        );
+        let input = json!({ "input": fill(&input, &self.things, &fresh_key()) });
+        self.payer.done(field, &document, input).await
+    }
+
+    fn person(&self, role: usize, party: Party) -> Client {
+        match role {
+            0 => self.world.anonymous(),
+            1 => self.stranger.clone(),
+            2 if party == Party::Owner => self.owner.clone(),
+            2 => self.payer.clone(),
+            3 => self.arbiter.clone(),
+            _ => self.admin.clone(),
+        }
+    }
+
+    async fn ask(&self, row: &Row, client: &Client, things: &BTreeMap<&'static str, String>) -> Answer {
+        let key = fresh_key();
+        let document = filled(&row.document, things, &key);
+        let variables = fill(&row.variables, things, &key);
+        if row.on == "Subscription" {
+            let mut socket = self.world.socket().await;
+            socket.init(client.token()).await;
+            socket.subscribe("1", &document, variables).await;
+            return match socket.receive_within(Duration::from_millis(400)).await {
+                None => Answer::Empty,
+                Some(Frame::Message(message)) if message["type"] == "next" => {
+                    assert!(message["payload"]["errors"].is_null(), "{message:#}");
+                    Answer::Yes
+                }
+                Some(Frame::Message(message)) if message["type"] == "error" => {
+                    error(message["payload"][0]["extensions"]["code"].as_str().unwrap())
+                }
+                Some(other) => panic!("{}: {other:?}", row.field),
+            };
+        }
+        let reply = client.raw(&document, &variables).await;
+        judge(row, &reply)
+    }
+}
+
+fn judge(row: &Row, reply: &Reply) -> Answer {
+    let answer = reply.json();
+    if !answer["errors"].is_null() {
+        return error(&reply.code());
+    }
+    let found = answer["data"].pointer(&row.at).unwrap_or(&Value::Null);
+    if row.on == "Mutation" {
+        return match found["userErrors"][0]["code"].as_str() {
+            Some(code) => refused(code),
+            None => Answer::Yes,
+        };
+    }
+    let list = found.as_array().or_else(|| found["nodes"].as_array());
+    match list {
+        Some(list) if list.iter().all(Value::is_null) => Answer::Empty,
+        None if found.is_null() => Answer::Null,
+        Some(_) | None => Answer::Yes,
+    }
+}
+
+/// The text with the things in the place of their names.
+fn filled(text: &str, things: &BTreeMap<&'static str, String>, key: &str) -> String {
+    let mut text = text.replace("\"$key\"", &format!("\"{key}\""));
+    // Longer names first: `$sealedBid` is not `$sealed`.
+    for (name, id) in things.iter().rev() {
+        text = text.replace(&format!("\"${name}\""), &format!("\"{id}\""));
+    }
+    text
+}
+
+fn fill(value: &Value, things: &BTreeMap<&'static str, String>, key: &str) -> Value {
+    let text = value.to_string().replace("$key", key);
+    serde_json::from_str(&filled(&text, things, key)).unwrap()
+}
+
+/// The fields of every type of the live schema.
+async fn fields(world: &World) -> BTreeMap<String, BTreeSet<String>> {
+    let document = "{ __schema { types { name fields { name } } } }";
+    let schema = world.anonymous().query(document, json!({})).await;
+    let types = schema["__schema"]["types"].as_array().unwrap();
+    let name = |of: &Value| of["name"].as_str().unwrap().to_owned();
+    types.iter().map(|of| (name(of), of["fields"].as_array().into_iter().flatten().map(name).collect())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_may_do_what_the_table_says_and_nothing_else() {
+    let cast = Cast::gather().await;
+    let rows = rows();
+    let fields = fields(&cast.world).await;
+    let mut wrong = Vec::new();
+
+    for root in ["Query", "Mutation", "Subscription"] {
+        for field in &fields[root] {
+            if !rows.iter().any(|row| row.on == root && row.field == field) {
+                wrong.push(format!("{root}.{field} has no row"));
+            }
+        }
+    }
+    for row in &rows {
+        if !fields.get(row.on).is_some_and(|of| of.contains(row.field)) {
+            wrong.push(format!("{}.{} has a row and is no field", row.on, row.field));
+        }
+    }
+
+    for row in &rows {
+        // The party last, because it may change what the others ask about.
+        for role in [0, 1, 3, 4, 2] {
+            let mut client = cast.person(role, row.party);
+            if row.field == "logout" && role > 0 {
+                // Another session, because this one is over afterwards.
+                client = cast.world.login(["", "stranger", "payer", "arbiter", "admin"][role]).await;
+            }
+            let expected = &row.expected[role];
+            let came = cast.ask(row, &client, &cast.things).await;
+            if came != *expected {
+                wrong
+                    .push(format!("{}.{} {} for {}: {came}, not {expected}", row.on, row.field, row.note, ROLES[role]));
+            }
+            // What is not yours looks like what is not there.
+            if row.private && expected != &Answer::Yes {
+                let nothing = cast.ask(row, &client, &cast.unknown).await;
+                if nothing != came {
+                    let what = format!("{}.{} {}", row.on, row.field, row.note);
+                    wrong.push(format!("{what} for {}: {came}, but {nothing} where there is none", ROLES[role]));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    cast.world.check().await;
+}
+
+#[tokio::test]
+async fn a_key_that_may_read_can_do_nothing() {
+    let cast = Cast::gather().await;
+    let input = json!({ "name": "reader", "scopes": ["READ"], "idempotencyKey": "$key" });
+    let mut wrong = Vec::new();
+    let mut keys = Vec::new();
+    for client in [&cast.payer, &cast.owner, &cast.admin] {
+        let document =
+            "mutation($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret userErrors { code } } }";
+        let input = fill(&input, &cast.things, &fresh_key());
+        let made = client.done("createApiKey", document, json!({ "input": input })).await;
+        keys.push(client.with_token(made["secret"].as_str().unwrap()));
+    }
+    for row in rows() {
+        let open = ["registerUser", "login", "refreshSession"].contains(&row.field);
+        if row.on == "Mutation" && !open {
+            for key in &keys {
+                let came = cast.ask(&row, key, &cast.things).await;
+                // Somebody else's thing is not there, whatever the key may do.
+                if came != error("FORBIDDEN") && came != refused("NOT_FOUND") {
+                    wrong.push(format!("{}: {came}", row.field));
+                }
+            }
+            let own = if row.party == Party::Owner { &keys[1] } else { &keys[0] };
+            let came = cast.ask(&row, own, &cast.things).await;
+            if came != error("FORBIDDEN") {
+                wrong.push(format!("{} with the party's key: {came}", row.field));
+            }
+        }
+        // It reads what its user reads; an administrator's key is a user's key.
+        let private = ["users", "ledgerAudit"].contains(&row.field);
+        if row.on == "Query" && row.party == Party::Payer || private {
+            let expected = if private { error("FORBIDDEN") } else { Answer::Yes };
+            let came = cast.ask(&row, if private { &keys[2] } else { &keys[0] }, &cast.things).await;
+            if came != expected {
+                wrong.push(format!("{} {} with a key: {came}, not {expected}", row.field, row.note));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    cast.world.check().await;
+}
+
+#[test]
+fn the_table_for_people_is_this_one() {
+    let text = std::fs::read_to_string("docs/permissions.md").unwrap_or_default();
+    let documented: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    let lines: Vec<String> = rows().iter().map(Row::line).collect();
+    let missing: Vec<&String> = lines.iter().filter(|line| !documented.contains(&line.as_str())).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/permissions.md lacks\n{}",
+        missing.iter().map(|line| line.as_str()).collect::<Vec<_>>().join("\n")
+    );
+    let stale: Vec<&&str> = documented.iter().filter(|line| !lines.iter().any(|row| row == **line)).collect();
+    assert!(stale.is_empty(), "docs/permissions.md says more\n{stale:#?}");
+}
