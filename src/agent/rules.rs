@@ -146,7 +146,7 @@ pub fn promised_ms(promised: Duration) -> Result<i64> {
     i64::try_from(promised.as_millis())
         .ok()
         .filter(|millis| *millis >= 1 && promised <= MAX_PROMISED)
-        .ok_or_else(|| Error::invalid("promised", "must be between 1 millisecond and 1 hour"))
+        .ok_or_else(|| Error::invalid("promisedDuration", "must be between 1 millisecond and 1 hour"))
 }
 
 /// Capabilities as they are stored and compared: lower case, sorted, without repetition, at most 20. A capability is 1 to 64
@@ -238,10 +238,10 @@ mod tests {
         assert_eq!(field(min_price(Amount::ZERO, credits(1))), "minPrice");
         assert_eq!(field(min_price(credits(2), credits(1))), "minPrice");
         assert_eq!(min_price(credits(1), credits(1)).unwrap(), credits(1));
-        assert_eq!(field(promised_ms(Duration::from_micros(999))), "promised");
+        assert_eq!(field(promised_ms(Duration::from_micros(999))), "promisedDuration");
         assert_eq!(promised_ms(Duration::from_millis(1)).unwrap(), 1);
         assert_eq!(promised_ms(MAX_PROMISED).unwrap(), 3_600_000);
-        assert_eq!(field(promised_ms(MAX_PROMISED + Duration::from_nanos(1))), "promised");
+        assert_eq!(field(promised_ms(MAX_PROMISED + Duration::from_nanos(1))), "promisedDuration");
     }
 
     #[test]

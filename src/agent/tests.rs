@@ -192,7 +192,7 @@ async fn bad_input_is_refused_by_field_and_leaves_nothing() {
         (NewAgent { capabilities: vec!["a b".into()], ..new() }, "capabilities.0"),
         (NewAgent { price: Amount::ZERO, ..new() }, "price"),
         (NewAgent { min_price: Some(credits(11)), ..new() }, "minPrice"),
-        (NewAgent { promised: Some(Duration::ZERO), ..new() }, "promised"),
+        (NewAgent { promised: Some(Duration::ZERO), ..new() }, "promisedDuration"),
     ] {
         assert_eq!(invalid(world.store.write(owner.clone(), async |work| register(work, new).await).await), field);
     }

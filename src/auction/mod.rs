@@ -269,7 +269,7 @@ pub async fn submit_bid(work: &mut Work, offer: NewBid) -> Result<(auction::Mode
     }
     let hour = Duration::from_hours(1);
     if offer.promised.is_some_and(|promised| promised.as_millis() == 0 || promised > hour) {
-        return Err(Error::invalid("promised", "must be between one millisecond and one hour"));
+        return Err(Error::invalid("promisedDuration", "must be between one millisecond and one hour"));
     }
     let standings = standings(work, [agent.id]).await?;
     rules::admit_bid(&auction, &agent, basis_points(&standings, agent.id), offer.price, work.now())?;

@@ -276,12 +276,11 @@ impl Store {
     /// falls between them.
     pub async fn follow(&self, topic: Topic, after: Option<Cursor>) -> Result<Follow> {
         let receiver = self.0.hub.subscribe(topic);
-        let last = match after {
-            Some(after) => after,
-            None => {
-                self.give_places().await?;
-                self.head().await?
-            }
+        let last = if let Some(after) = after {
+            after
+        } else {
+            self.give_places().await?;
+            self.head().await?
         };
         Ok(Follow { store: self.clone(), topic, last, receiver, replayed: VecDeque::new(), replaying: after.is_some() })
     }

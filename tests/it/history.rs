@@ -294,7 +294,7 @@ impl History {
     /// Time alone ends everything.
     async fn let_time_end_everything(&self) {
         for _ in 0..40 {
-            self.world.pass(Duration::from_secs(7_200)).await;
+            self.world.pass(Duration::from_hours(2)).await;
         }
         let db = self.world.app.store().read();
         let open = task::Entity::find().filter(task::Column::DeadlineAt.is_not_null()).all(db).await.unwrap();

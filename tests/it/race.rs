@@ -103,11 +103,11 @@ async fn wallet(of: &Client) -> (String, String) {
 }
 
 /// How many lines of the log are of a kind and about an auction.
-async fn lines_of(world: &World, auction: &str, kind: Kind) -> u64 {
+async fn lines_of(world: &World, auction: &str, kind: Kind) -> usize {
     use entity::event::{Column, Entity};
     let auction: AuctionId = auction.parse().unwrap();
     let found = Entity::find().filter(Column::AuctionId.eq(auction)).filter(Column::Kind.eq(kind));
-    found.count(world.app.store().read()).await.unwrap()
+    found.count(world.app.store().read()).await.unwrap().try_into().unwrap()
 }
 
 /// The processes of a world: one, and on PostgreSQL a second one.
@@ -150,7 +150,7 @@ async fn thirty_two_bidders_at_the_closing_instant() {
                 world.turn(Duration::from_millis(1));
             }
         }
-        world.turn(opened.after(Duration::from_secs(60)).since(world.now()));
+        world.turn(opened.after(Duration::from_mins(1)).since(world.now()));
         for _ in 0..3 {
             world.app.sweep_once().await.unwrap();
             tokio::task::yield_now().await;
@@ -180,7 +180,7 @@ async fn thirty_two_bidders_at_the_closing_instant() {
         let bid = found["bids"]["nodes"].as_array().unwrap().iter().find(|bid| bid["id"] == *id).unwrap().clone();
         assert_eq!(bid["rank"], place, "{bid}");
     }
-    assert_eq!(lines_of(&world, &auction, Kind::BidSubmitted).await, admitted.len() as u64);
+    assert_eq!(lines_of(&world, &auction, Kind::BidSubmitted).await, admitted.len());
     assert_eq!(lines_of(&world, &auction, Kind::AuctionAwarded).await, 1);
     assert_eq!(wallet(&payer).await, ((100 - price).to_string(), price.to_string()));
     // The door stays shut.
@@ -264,7 +264,7 @@ async fn an_auction_is_awarded_or_cancelled_and_never_both() {
         }
         let ends = [Kind::AuctionAwarded, Kind::AuctionCancelled];
         let ends = join_all(ends.map(|kind| lines_of(&world, &auction, kind))).await;
-        assert_eq!(ends.iter().sum::<u64>(), 1, "round {round}");
+        assert_eq!(ends.iter().sum::<usize>(), 1, "round {round}");
         let all = 10 * (round + 1);
         assert_eq!(wallet(&payer).await, ((all - in_escrow).to_string(), in_escrow.to_string()), "round {round}");
     }
@@ -280,7 +280,7 @@ async fn an_agents_bids_at_once_leave_one_standing() {
     let auction = open_auction(&payer, "race", "10", &json!({ "closesIn": "PT60S" })).await;
     let made = join_all((1..=8).map(async |price: u32| bid(&owner, &auction, &agent, &price.to_string()).await)).await;
     assert!(made.iter().all(Result::is_ok), "{made:?}");
-    world.pass(Duration::from_secs(60)).await;
+    world.pass(Duration::from_mins(1)).await;
     let found = payer.query(AUCTION, json!({ "id": auction })).await["auction"].clone();
     assert_eq!(found["bidCount"], 1);
     let bids = found["bids"]["nodes"].as_array().unwrap();
@@ -505,7 +505,7 @@ async fn a_late_result_and_the_end_of_its_lease_pay_once() {
     }
     assert_eq!(claims.len(), 6);
     world.turn(Duration::from_secs(31));
-    let sweeping = join_all(apps.iter().map(|app| app.sweep_once()));
+    let sweeping = join_all(apps.iter().map(App::sweep_once));
     let completing = join_all(claims.iter().map(|claim| complete(&apps[0], claim)));
     let claiming = join_all(["a", "b"].map(|name| claim(&apps[1], name)));
     let (_, (done, again)) = join(sweeping, join(completing, claiming)).await;
@@ -531,13 +531,13 @@ async fn a_late_result_and_the_end_of_its_lease_pay_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sweepers_at_once_do_each_thing_once() {
-    const AUCTIONS: usize = 10;
-    const CLAIMS: usize = 4;
+    const AUCTIONS: u64 = 10;
+    const CLAIMS: u64 = 4;
     let world = World::start().await;
     let payer = world.user("payer").await;
     world.credit(&payer, "100").await;
     let (apps, _peer) = processes(&world).await;
-    waiting_work(&world, &payer, CLAIMS).await;
+    waiting_work(&world, &payer, CLAIMS.try_into().unwrap()).await;
     let mut auctions = Vec::new();
     for _ in 0..AUCTIONS {
         auctions.push(open_auction(&payer, "nobody-can", "1", &json!({ "closesIn": "PT30S" })).await);
@@ -546,13 +546,13 @@ async fn sweepers_at_once_do_each_thing_once() {
     world.turn(Duration::from_secs(31));
     let swept = join_all((0..6).map(|at| apps[at % 2].sweep_once())).await;
     let swept: u64 = swept.into_iter().map(Result::unwrap).sum();
-    assert_eq!(swept, (AUCTIONS + CLAIMS) as u64, "each thing was done, and by one of them");
+    assert_eq!(swept, AUCTIONS + CLAIMS, "each thing was done, and by one of them");
     for auction in &auctions {
         assert_eq!(lines_of(&world, auction, Kind::AuctionExpired).await, 1);
         assert_eq!(lines_of(&world, auction, Kind::AuctionOpened).await, 1);
     }
     let retried = entity::event::Entity::find().filter(entity::event::Column::Kind.eq(Kind::TaskRetried));
-    assert_eq!(retried.count(world.app.store().read()).await.unwrap(), CLAIMS as u64);
+    assert_eq!(retried.count(world.app.store().read()).await.unwrap(), CLAIMS);
     assert_eq!(wallet(&payer).await, ("92".to_owned(), "8".to_owned()));
     world.check().await;
 }
