@@ -247,7 +247,6 @@ async fn bytes_that_changed_in_the_store_are_never_run_and_nobody_is_blamed() {
     assert_eq!(task["result"]["output"], Value::Null);
     assert_eq!(ada.wallet().await, ("10".to_owned(), "0".to_owned()));
     assert_eq!(world.score(agent).await, "42.5");
-    world.told().await;
     let retried = "query($id: ID!) { events(filter: { taskId: $id, kinds: [TASK_RETRIED] }) { nodes { ... on TaskEvent { attempt } } } }";
     let retried = ada.query(retried, json!({ "id": id })).await["events"]["nodes"].take();
     assert_eq!(retried, json!([{ "attempt": 1 }, { "attempt": 2 }]));

@@ -355,7 +355,6 @@ async fn nobody_sees_a_sealed_bid_of_another_before_the_close() {
     }";
     let variables = json!({ "auction": auction, "bid": low });
     let admin = world.admin().await;
-    world.told().await;
     for stranger in [&eve, cleo, ada, &world.anonymous(), &admin] {
         let seen = stranger.query(everything, variables.clone()).await;
         assert!(!seen.to_string().contains("3.141592") && !seen.to_string().contains(&bobs.to_string()), "{seen:#}");
@@ -400,7 +399,6 @@ async fn everybody_sees_how_the_bids_of_an_open_auction_stand() {
     assert_eq!(seen["bestBid"]["id"], best);
     let events = "query($id: ID!) { events(filter: { auctionId: $id }) { nodes {
         ... on BidEvent { price bidCount agent { id } bid { id rank } } } } }";
-    world.told().await;
     let told = world.anonymous().query(events, json!({ "id": auction })).await["events"]["nodes"].take();
     let last = json!({ "price": "4.3", "bidCount": 2, "agent": { "id": cleos.to_string() }, "bid": { "id": best, "rank": 1 } });
     assert_eq!(told.as_array().unwrap().last().unwrap(), &last);

@@ -195,7 +195,6 @@ async fn a_fee_is_rounded_down_and_the_agent_has_the_rest() {
         assert_eq!(bob.earned(agent).await, agent_gets, "{bps} of {price}");
         let health = ada.query("{ economicHealth { fees } serviceInfo { fee } }", json!({})).await;
         assert_eq!(health["economicHealth"]["fees"], fee, "{bps} of {price}");
-        world.told().await;
         let told = "query($id: ID!) { events(filter: { taskId: $id, kinds: [TASK_COMPLETED] }) { nodes { ... on TaskEvent { amount fee returned } } } }";
         let told = ada.query(told, json!({ "id": id })).await["events"]["nodes"].take();
         assert_eq!(told, json!([{ "amount": price, "fee": fee, "returned": "0" }]));
