@@ -748,41 +748,51 @@ impl EventQuery {
         >,
     ) -> Option<Answer<EventConnection>> {
         maybe(ctx, async {
-            let first = first.unwrap_or(DEFAULT_PAGE);
-            if !(1..=MAX_PAGE).contains(&first) {
-                return Err(Error::invalid("first", format!("must be from 1 to {MAX_PAGE}")));
-            }
-            let wanted = usize::try_from(first).unwrap_or(0);
-            let after = after.map(|cursor| cursor.0);
             let filter = filter.unwrap_or_default();
             let topic = topic(ctx, &filter).await?;
             let kinds: Option<Vec<Kind>> = filter.kinds.map(|kinds| kinds.into_iter().map(Kind::from).collect());
-            let reader = Reader::of(ctx);
-            let shows =
-                |event: &Model| reader.may_see(event) && kinds.as_ref().is_none_or(|kinds| kinds.contains(&event.kind));
-            let mut page = EventConnection { lines: Vec::new(), more: true, after, end: after };
-            for _ in 0..STEPS {
-                let lines = ctx.store().lines(topic, page.end, STEP).await?;
-                let full = u64::try_from(lines.len()).is_ok_and(|read| read == STEP);
-                for line in lines {
-                    if !shows(&line.event) {
-                        page.end = Some(line.cursor);
-                    } else if page.lines.len() == wanted {
-                        return Ok(Some(page));
-                    } else {
-                        page.end = Some(line.cursor);
-                        page.lines.push(Arc::new(line));
-                    }
-                }
-                if !full {
-                    page.more = false;
-                    break;
-                }
-            }
-            Ok(Some(page))
+            page(ctx, topic, kinds.as_deref(), first, after).await.map(Some)
         })
         .await
     }
+}
+
+/// A page of what the caller may see of a topic, or of the whole log.
+pub(super) async fn page(
+    ctx: &Context<'_>,
+    topic: Option<Topic>,
+    kinds: Option<&[Kind]>,
+    first: Option<i32>,
+    after: Option<EventCursor>,
+) -> Result<EventConnection> {
+    let first = first.unwrap_or(DEFAULT_PAGE);
+    if !(1..=MAX_PAGE).contains(&first) {
+        return Err(Error::invalid("first", format!("must be from 1 to {MAX_PAGE}")));
+    }
+    let wanted = usize::try_from(first).unwrap_or(0);
+    let after = after.map(|cursor| cursor.0);
+    let reader = Reader::of(ctx);
+    let shows = |event: &Model| reader.may_see(event) && kinds.is_none_or(|kinds| kinds.contains(&event.kind));
+    let mut page = EventConnection { lines: Vec::new(), more: true, after, end: after };
+    for _ in 0..STEPS {
+        let lines = ctx.store().lines(topic, page.end, STEP).await?;
+        let full = u64::try_from(lines.len()).is_ok_and(|read| read == STEP);
+        for line in lines {
+            if !shows(&line.event) {
+                page.end = Some(line.cursor);
+            } else if page.lines.len() == wanted {
+                return Ok(page);
+            } else {
+                page.end = Some(line.cursor);
+                page.lines.push(Arc::new(line));
+            }
+        }
+        if !full {
+            page.more = false;
+            break;
+        }
+    }
+    Ok(page)
 }
 
 /// The part of the log that a filter is about.

@@ -15,14 +15,16 @@ use super::{
     channel::Channel,
     context::{Ask, books_in_order, intent, maybe, once, parse_id, payload, write},
     error::{Answer, payload},
+    event::EventConnection,
     page::{PageArgs, Sort, connection, list_cost},
     reputation::Rating,
-    scalar::{BigInt, Credits, DateTime, Duration, Json},
+    scalar::{BigInt, Credits, DateTime, Duration, EventCursor, Json},
     user::User,
 };
 use crate::{
     caller::Scope,
     error::{Error, Result},
+    store::Topic,
     task::{self as verbs, NewTask},
 };
 
@@ -314,6 +316,22 @@ impl TaskResult {
     #[graphql(complexity = "2 + child_complexity")]
     async fn task(&self, ctx: &Context<'_>) -> Option<Answer<Task>> {
         maybe(ctx, find(ctx, self.0.task_id)).await
+    }
+
+    /// Everything that happened to the task, from its posting to its settlement, oldest first.
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
+    async fn timeline(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many: 1 to 100, 20 when it is left out.")] first: Option<i32>,
+        #[graphql(desc = "Only what comes after this cursor; from the posting when it is left out.")] after: Option<
+            EventCursor,
+        >,
+    ) -> Option<Answer<EventConnection>> {
+        maybe(ctx, async {
+            super::event::page(ctx, Some(Topic::Task(self.0.task_id)), None, first, after).await.map(Some)
+        })
+        .await
     }
 }
 

@@ -141,8 +141,24 @@ async fn a_result_says_what_the_work_took_and_cost() {
         for instant in ["awardedAt", "startedAt", "finishedAt"] {
             assert_eq!(task[instant], "2026-11-23T12:00:00.000000Z", "{instant}");
         }
-        let same = ada.query("query($id: ID!) { taskResult(taskId: $id) { fuel } }", json!({ "id": id })).await;
+        let query = "query($id: ID!) { taskResult(taskId: $id) { fuel timeline { nodes { kind } } } }";
+        let same = ada.query(query, json!({ "id": id })).await;
         assert_eq!(same["taskResult"]["fuel"], result["fuel"]);
+        let timeline = same["taskResult"]["timeline"]["nodes"].as_array().unwrap();
+        let kinds: Vec<&str> = timeline.iter().map(|event| event["kind"].as_str().unwrap()).collect();
+        assert_eq!(
+            kinds,
+            [
+                "TASK_POSTED",
+                "AUCTION_OPENED",
+                "BID_SUBMITTED",
+                "AUCTION_AWARDED",
+                "CHANNEL_OPENED",
+                "TASK_STARTED",
+                "CHANNEL_CLOSED",
+                "TASK_COMPLETED",
+            ]
+        );
         fuels.push(result["fuel"].as_str().unwrap().parse::<u64>().unwrap());
     }
     assert!(fuels[0] > 0 && fuels[0] == fuels[1], "the same work takes the same fuel: {fuels:?}");
