@@ -1,5 +1,7 @@
 //! Credits as exact integers. One credit is 1,000,000 micro-credits; nothing smaller exists and no float ever holds money.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::{fmt, iter::Sum, str::FromStr};
 
 use sea_orm::DeriveValueType;
@@ -92,9 +94,9 @@ impl Sum for Amount {
 /// Micro-credits of either sign, written as credits: `-0.25` for −250,000.
 #[must_use]
 pub fn format_micros(micros: i64) -> String {
+    const PER_CREDIT: u64 = MICROS_PER_CREDIT.unsigned_abs();
     let sign = if micros < 0 { "-" } else { "" };
-    let per_credit = MICROS_PER_CREDIT.unsigned_abs();
-    let (whole, fraction) = (micros.unsigned_abs() / per_credit, micros.unsigned_abs() % per_credit);
+    let (whole, fraction) = (micros.unsigned_abs() / PER_CREDIT, micros.unsigned_abs() % PER_CREDIT);
     if fraction == 0 {
         return format!("{sign}{whole}");
     }

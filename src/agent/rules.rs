@@ -1,5 +1,7 @@
 //! What an agent may be called, promise and become.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use entity::{

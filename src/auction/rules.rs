@@ -15,6 +15,8 @@
 //! the best rival. That makes telling the true price a dominant strategy in one auction (Che 1993, "Design competition through
 //! multidimensional auctions"; Vickrey's rule on a score).
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::cmp::Reverse;
 
 use entity::{
@@ -133,11 +135,8 @@ impl Score {
     /// A part of N on a scale of 0 to 100 in micro-points, rounded down: what people are shown. Decisions use N itself.
     #[must_use]
     pub fn micro_points(&self, part: i128) -> i64 {
-        if self.budget <= 0 {
-            return 0;
-        }
         // 100 points of 10⁶ micro-points are 10⁸, which is just the denominator's scale.
-        i64::try_from(part / i128::from(self.budget)).unwrap_or(0)
+        part.checked_div(i128::from(self.budget)).and_then(|points| i64::try_from(points).ok()).unwrap_or(0)
     }
 }
 

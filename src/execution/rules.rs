@@ -1,5 +1,7 @@
 //! The rules of running work: who holds the lease, and what follows a failed attempt.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use entity::execution::{self, Status};
@@ -33,7 +35,7 @@ pub fn after_failure(attempts: i32, max_attempts: i32, base: Duration, noise: u3
         return AfterFailure::GiveUp;
     }
     let full = u64::try_from(backoff(base, attempts).as_micros()).unwrap_or(u64::MAX);
-    AfterFailure::Retry(Duration::from_micros(u64::from(noise) % full.saturating_add(1)))
+    AfterFailure::Retry(Duration::from_micros(u64::from(noise).checked_rem(full.saturating_add(1)).unwrap_or(0)))
 }
 
 #[cfg(test)]

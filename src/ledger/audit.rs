@@ -1,6 +1,8 @@
 //! The audit: the invariants of the books as questions to the database. Each is one statement, so each sees one consistent state
 //! while the market goes on, and each answers how many rows break it.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use sea_orm::{ConnectionTrait, Statement};
 
 use crate::error::Result;

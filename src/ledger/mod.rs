@@ -12,6 +12,8 @@
 //! entries; an account's entries are numbered without a gap and end at its balance; an escrow account holds exactly its
 //! unresolved hold; a hold is resolved once. [`audit`] checks all of it. Only this module writes the ledger's tables.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 mod audit;
 pub mod rules;
 
@@ -121,7 +123,7 @@ async fn post(work: &mut Work, movements: &[Movement]) -> Result<BatchId> {
 
     let now = work.now();
     let mut transfers = Vec::with_capacity(movements.len());
-    let mut entries = Vec::with_capacity(movements.len() * 2);
+    let mut entries = Vec::with_capacity(movements.len().saturating_mul(2));
     for (movement, pair) in movements.iter().zip(pairs) {
         let id: TransferId = work.fresh();
         transfers.push(transfer::ActiveModel {

@@ -1,5 +1,7 @@
 //! The arithmetic of the ledger: from accounts and movements to new balances and entries, or a named no.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::collections::BTreeMap;
 
 use entity::{

@@ -1,5 +1,7 @@
 //! The rules of a task's life.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use entity::task::{self, Status};

@@ -1,6 +1,8 @@
 //! What may be registered, who is locked out for how long and what a refresh token is worth: pure decisions about rows and
 //! values.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use entity::{session, time::Timestamp, user};
