@@ -238,12 +238,6 @@ pub fn extended_close(auction: &auction::Model, now: Timestamp, max_extensions: 
     (late && auction.soft_close_ms > 0 && auction.extensions < max_extensions).then_some(extended)
 }
 
-/// The share of the best possible score, in basis points rounded down, for display.
-#[must_use]
-pub fn share_of_best(score: &Score) -> i64 {
-    score.micro_points(score.total) / 10_000
-}
-
 /// Asserts at compile time that the largest score fits: 10⁸ times the largest budget.
 const _: () = assert!(SCALE * 1_000_000_000_000_000 < i128::MAX);
 
@@ -279,7 +273,7 @@ mod tests {
         assert_eq!(score.total, 40_000 * 1_000 * 40 + 6_000 * 100 * 8_000);
         assert_eq!(score.micro_points(score.price_part), 16_000_000);
         assert_eq!(score.micro_points(score.reputation_part), 48_000_000);
-        assert_eq!(share_of_best(&score), 6_400);
+        assert_eq!(score.micro_points(score.total), 64_000_000);
     }
 
     #[test]

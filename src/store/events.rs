@@ -289,6 +289,11 @@ impl Store {
     /// call is there.
     pub async fn lines(&self, topic: Option<Topic>, after: Option<Cursor>, limit: u64) -> Result<Vec<Line>> {
         self.give_places().await?;
+        self.placed_lines(topic, after, limit).await
+    }
+
+    /// Reads the lines that have their place.
+    async fn placed_lines(&self, topic: Option<Topic>, after: Option<Cursor>, limit: u64) -> Result<Vec<Line>> {
         let backend = self.0.backend;
         let place = place_column(backend);
         let mut values: Vec<Value> = vec![after.unwrap_or_default().0.into()];
@@ -319,19 +324,20 @@ impl Store {
         Ok(Cursor(newest.map(|row| row.try_get("", "place")).transpose()?.unwrap_or(0)))
     }
 
-    /// Gives every committed line on PostgreSQL that has none its place. Answers whether there was one.
+    /// Gives every committed line on PostgreSQL that has none its place, and wakes the tailers of all instances if there was one:
+    /// whoever gives the places tells, for nobody else will find them without.
     #[expect(
         clippy::disallowed_methods,
         reason = "the log is the store's own, and this is no unit of work of the market"
     )]
-    async fn give_places(&self) -> Result<bool> {
+    async fn give_places(&self) -> Result<()> {
         if self.0.backend == DbBackend::Sqlite {
-            return Ok(false);
+            return Ok(());
         }
         let statement = |sql: String| Statement::from_string(self.0.backend, sql);
         let waiting = statement("SELECT id FROM events WHERE place IS NULL LIMIT 1".to_owned());
         if self.0.writer.query_one_raw(waiting).await?.is_none() {
-            return Ok(false);
+            return Ok(());
         }
         loop {
             let tx = self.0.writer.begin().await?;
@@ -347,8 +353,11 @@ impl Store {
                 .await?
                 .rows_affected();
             tx.commit().await?;
+            if placed > 0 {
+                self.notify_others().await;
+            }
             if placed < PLACED {
-                return Ok(true);
+                return Ok(());
             }
         }
     }
@@ -372,12 +381,10 @@ impl Store {
     }
 
     async fn pump(&self) -> Result<()> {
-        if self.give_places().await? {
-            self.notify_others().await;
-        }
+        self.give_places().await?;
         loop {
             let position = self.0.hub.state().position;
-            let lines = self.lines(None, Some(position), PAGE).await?;
+            let lines = self.placed_lines(None, Some(position), PAGE).await?;
             if lines.is_empty() {
                 return Ok(());
             }
