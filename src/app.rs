@@ -21,7 +21,7 @@ use crate::{
     ledger::{self, Audit, Check},
     metrics::Metrics,
     reputation,
-    store::{Clock, Entropy, Store},
+    store::{Clock, Entropy, Instance, Store},
     sweep,
     user::Auth,
 };
@@ -58,6 +58,7 @@ impl App {
         tokio::fs::create_dir_all(&config.data).await.map_err(Error::internal)?;
         let store = Store::connect(&config.storage, config.terms.clone(), clock, entropy).await?;
         store.migrate().await?;
+        store.identify(Instance::open(&config.data, store.entropy())?).await?;
         let auth = Auth::open(config.auth.clone(), &config.data, store.entropy())?;
         let modules = Modules::open(&config.modules_url).map_err(Error::internal)?;
         let concurrent_runs = u32::try_from(config.execution.concurrency).unwrap_or(u32::MAX);

@@ -82,3 +82,4 @@ pub mod sweep;
 pub mod task;
 pub mod transport;
 pub mod user;
+pub mod voucher;

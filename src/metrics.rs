@@ -374,6 +374,20 @@ impl Metrics {
             | Kind::AuctionExtended
             | Kind::TaskReassigned
             | Kind::TaskStarted
+            | Kind::BidCommitted
+            | Kind::AuctionRevealing
+            | Kind::BidRevealed
+            | Kind::BondForfeited
+            | Kind::ChannelToppedUp
+            | Kind::ChannelPaid
+            | Kind::ChannelClosing
+            | Kind::ChannelReopened
+            | Kind::ChannelEquivocation
+            | Kind::TaskSubmitted
+            | Kind::DisputeOpened
+            | Kind::EvidenceSubmitted
+            | Kind::DisputeResolved
+            | Kind::EarningsWithdrawn
             | Kind::CreditsIssued
             | Kind::CreditsRedeemed => {}
         }

@@ -34,6 +34,8 @@ pub async fn once(store: &Store) -> Result<u64> {
             task::Status::Running => step(store, async |work| execution::end_overdue(work, id).await).await,
             task::Status::Awarded => step(store, async |work| tasks::reassign_due(work, id).await).await,
             task::Status::Open
+            | task::Status::Submitted
+            | task::Status::Disputed
             | task::Status::Completed
             | task::Status::Refunded
             | task::Status::Expired

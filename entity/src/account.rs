@@ -20,6 +20,8 @@ choice! {
         EscrowChannel = "ESCROW_CHANNEL",
         /// The platform's fees, spread over shards so that no row is hot.
         Fees = "FEES",
+        /// What stands behind one agent's word in one auction.
+        Bond = "BOND",
     }
 }
 
@@ -30,7 +32,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: AccountId,
     pub kind: Kind,
-    /// The user, agent, task or channel that the account belongs to; nil for `EXTERNAL` and `FEES`.
+    /// The user, agent, task, channel or bond that the account belongs to; nil for `EXTERNAL` and `FEES`.
     pub owner_id: Uuid,
     pub shard: i32,
     /// Micro-credits; never negative but for `EXTERNAL`.

@@ -16,6 +16,8 @@ choice! {
     Status {
         /// Takes bids.
         Open = "OPEN",
+        /// Takes no more commitments; those who made one reveal their bids.
+        Revealing = "REVEALING",
         /// Has a winner.
         Awarded = "AWARDED",
         /// Closed without an eligible bid.
@@ -42,6 +44,8 @@ choice! {
         Sealed = "SEALED",
         /// Everybody sees every bid.
         Open = "OPEN",
+        /// Nobody, the operator included: bidders commit to a hash and reveal after the close.
+        CommitReveal = "COMMIT_REVEAL",
     }
 }
 
@@ -100,6 +104,10 @@ pub struct Model {
     pub deadline_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub closed_at: Option<Timestamp>,
+    /// How long committed bids may be revealed after the close, in milliseconds; 0 but for COMMIT_REVEAL.
+    pub reveal_ms: i64,
+    /// What a bidder must put down behind a bid; zero for none.
+    pub bond: Amount,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -1,4 +1,5 @@
 //! A payment channel from a payer to an agent. An escrow channel is opened by an award, backs one task and settles by its outcome.
+//! A streaming channel is opened by a payer and pays as it goes.
 
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ choice! {
     Purpose {
         /// Backs exactly one task.
         Escrow = "ESCROW",
+        /// Pays as it goes, by vouchers or deductions.
+        Stream = "STREAM",
     }
 }
 
@@ -23,6 +26,8 @@ choice! {
     Status {
         /// Holds its deposit.
         Open = "OPEN",
+        /// The payer wants it closed; the agent may still claim until then.
+        Closing = "CLOSING",
         /// Paid out or refunded; for ever.
         Closed = "CLOSED",
     }
@@ -37,6 +42,14 @@ choice! {
         Refunded = "REFUNDED",
         /// The deposit went back to the payer because the agent did not start.
         Forfeited = "FORFEITED",
+        /// The agent closed it; what it had not claimed went back to the payer.
+        AgentClosed = "AGENT_CLOSED",
+        /// Both parties signed how it is shared out.
+        Cooperative = "COOPERATIVE",
+        /// The delay after the payer's request was over.
+        PayerClosed = "PAYER_CLOSED",
+        /// Its time was over.
+        Expired = "EXPIRED",
     }
 }
 
@@ -50,7 +63,8 @@ pub struct Model {
     pub payer_id: UserId,
     pub agent_id: AgentId,
     pub task_id: Option<TaskId>,
-    pub hold_id: HoldId,
+    /// The hold on the deposit of an escrow channel; a streaming channel's account is its own hold.
+    pub hold_id: Option<HoldId>,
     pub deposit: Amount,
     /// What the agent and the fees received.
     pub paid: Amount,
@@ -61,6 +75,20 @@ pub struct Model {
     pub opened_at: Timestamp,
     pub expires_at: Timestamp,
     pub closed_at: Option<Timestamp>,
+    /// What vouchers name a streaming channel by: the hash of its immutable configuration in lower-case hex.
+    pub hash: Option<String>,
+    /// The Ed25519 public key in lower-case hex that signs vouchers; empty for a payer without a key.
+    pub signer_key: Option<String>,
+    /// 32 random bytes in lower-case hex that make the configuration unique.
+    pub salt: Option<String>,
+    /// How many seconds after the payer's request the channel closes.
+    pub settle_delay_s: Option<i64>,
+    /// The nonce of the newest claimed voucher; 0 before the first.
+    pub voucher_nonce: i64,
+    /// The platform's share of this channel's payouts in basis points, fixed at its opening.
+    pub fee_bps: i32,
+    /// When a CLOSING channel closes.
+    pub close_at: Option<Timestamp>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -25,6 +25,14 @@ choice! {
         BidWithdrawn = "BID_WITHDRAWN",
         /// A late bid moved the close of an open auction.
         AuctionExtended = "AUCTION_EXTENDED",
+        /// A bidder committed to a bid without telling it.
+        BidCommitted = "BID_COMMITTED",
+        /// The time for commitments is over; bidders reveal their bids.
+        AuctionRevealing = "AUCTION_REVEALING",
+        /// A bidder told the bid that it had committed to.
+        BidRevealed = "BID_REVEALED",
+        /// A bidder lost a bond to the requester.
+        BondForfeited = "BOND_FORFEITED",
         /// An auction closed with a winner.
         AuctionAwarded = "AUCTION_AWARDED",
         /// An auction closed without an eligible bid.
@@ -35,12 +43,30 @@ choice! {
         ChannelOpened = "CHANNEL_OPENED",
         /// A channel closed: settled, refunded or forfeited.
         ChannelClosed = "CHANNEL_CLOSED",
+        /// The payer put more into a streaming channel.
+        ChannelToppedUp = "CHANNEL_TOPPED_UP",
+        /// A streaming channel paid, by a voucher or a deduction.
+        ChannelPaid = "CHANNEL_PAID",
+        /// The payer asked for a streaming channel to close.
+        ChannelClosing = "CHANNEL_CLOSING",
+        /// The payer took the request to close back.
+        ChannelReopened = "CHANNEL_REOPENED",
+        /// A payer signed two vouchers of one nonce with different amounts.
+        ChannelEquivocation = "CHANNEL_EQUIVOCATION",
         /// The winner did not start in time and the next bid took its place.
         TaskReassigned = "TASK_REASSIGNED",
         /// A worker claimed a task.
         TaskStarted = "TASK_STARTED",
         /// An attempt failed through our fault; the task will be tried again.
         TaskRetried = "TASK_RETRIED",
+        /// The result of a task is there and waits for the payer.
+        TaskSubmitted = "TASK_SUBMITTED",
+        /// A party disputes the result of a task.
+        DisputeOpened = "DISPUTE_OPENED",
+        /// A party showed something in a dispute.
+        EvidenceSubmitted = "EVIDENCE_SUBMITTED",
+        /// An arbiter ruled a dispute, or its time was over.
+        DisputeResolved = "DISPUTE_RESOLVED",
         /// Work was accepted and paid.
         TaskCompleted = "TASK_COMPLETED",
         /// Work failed and the price went back.
@@ -55,6 +81,8 @@ choice! {
         CreditsIssued = "CREDITS_ISSUED",
         /// Credits left a wallet to the outside.
         CreditsRedeemed = "CREDITS_REDEEMED",
+        /// An agent's earnings went to its owner.
+        EarningsWithdrawn = "EARNINGS_WITHDRAWN",
     }
 }
 
@@ -66,6 +94,9 @@ impl Kind {
             Self::AuctionOpened
             | Self::BidSubmitted
             | Self::BidWithdrawn
+            | Self::BidCommitted
+            | Self::AuctionRevealing
+            | Self::BidRevealed
             | Self::AuctionExtended
             | Self::AuctionAwarded
             | Self::AuctionExpired
@@ -74,6 +105,17 @@ impl Kind {
             Self::TaskPosted
             | Self::ChannelOpened
             | Self::ChannelClosed
+            | Self::ChannelToppedUp
+            | Self::ChannelPaid
+            | Self::ChannelClosing
+            | Self::ChannelReopened
+            | Self::ChannelEquivocation
+            | Self::TaskSubmitted
+            | Self::DisputeOpened
+            | Self::EvidenceSubmitted
+            | Self::DisputeResolved
+            | Self::BondForfeited
+            | Self::EarningsWithdrawn
             | Self::TaskReassigned
             | Self::TaskStarted
             | Self::TaskRetried

@@ -138,6 +138,18 @@ ids! {
     RatingId = "rating";
     /// One piece of evidence about an agent.
     ReputationEventId = "rep";
+    /// The quarrel over one task's result.
+    DisputeId = "disp";
+    /// What a party shows in a dispute.
+    EvidenceId = "evid";
+    /// What stands behind one agent's word in one auction.
+    BondId = "bond";
+    /// A bid that is not told yet.
+    CommitmentId = "com";
+    /// A signed document.
+    DocumentId = "doc";
+    /// Two vouchers of one nonce that contradict each other.
+    EquivocationId = "equiv";
 }
 
 #[cfg(test)]

@@ -23,7 +23,14 @@ pub mod agent_module;
 
 pub mod auction;
 pub mod bid;
+pub mod bond;
 pub mod channel;
+pub mod channel_change;
+pub mod commitment;
+pub mod dispute;
+pub mod document;
+pub mod equivocation;
+pub mod evidence;
 pub mod execution;
 pub mod task;
 pub mod task_result;
@@ -32,6 +39,9 @@ pub mod account;
 pub mod entry;
 pub mod hold;
 pub mod hold_resolution;
+pub mod instance;
+pub mod journal_head;
+pub mod journal_line;
 pub mod transfer;
 
 pub mod rating;

@@ -17,6 +17,8 @@ choice! {
         Success = "SUCCESS",
         /// A task was refunded through the agent's fault.
         Failure = "FAILURE",
+        /// An arbiter, or the end of a dispute's time, said which share of the price the work was worth.
+        Ruling = "RULING",
         /// The agent won a task and did not start it in time.
         Timeout = "TIMEOUT",
         /// The payer's stars.

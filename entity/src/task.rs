@@ -20,6 +20,10 @@ choice! {
         Awarded = "AWARDED",
         /// A worker has claimed the work.
         Running = "RUNNING",
+        /// The result is there; the payer has a window to accept or reject it.
+        Submitted = "SUBMITTED",
+        /// A party disputes the result; an arbiter rules who gets how much.
+        Disputed = "DISPUTED",
         /// Work was accepted and paid.
         Completed = "COMPLETED",
         /// Work failed; the price went back.
@@ -28,6 +32,16 @@ choice! {
         Expired = "EXPIRED",
         /// The requester withdrew the task before an award; the budget went back.
         Cancelled = "CANCELLED",
+    }
+}
+
+choice! {
+    /// Who says that work is good.
+    Acceptance {
+        /// The verifiers: work that passes them is paid at once.
+        Automatic = "AUTOMATIC",
+        /// The payer, within a window; silence accepts if and only if the verifiers passed.
+        Review = "REVIEW",
     }
 }
 
@@ -73,6 +87,13 @@ pub struct Model {
     pub awarded_at: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
+    pub acceptance: Acceptance,
+    /// How long the payer may look at a result, in milliseconds; only with REVIEW.
+    pub review_ms: Option<i64>,
+    /// Whether the verifiers passed the result; empty before there is one.
+    pub verified: Option<bool>,
+    /// When the result came.
+    pub submitted_at: Option<Timestamp>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

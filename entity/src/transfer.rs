@@ -29,6 +29,16 @@ choice! {
         Payout = "PAYOUT",
         /// The platform's share of a payout.
         Fee = "FEE",
+        /// What a payer puts into a streaming channel, at its opening or later.
+        Deposit = "DEPOSIT",
+        /// An agent's earnings, to its owner.
+        Withdrawal = "WITHDRAWAL",
+        /// What stands behind a bid, out of the bidder's wallet.
+        Bond = "BOND",
+        /// A bond back to the bidder.
+        BondReturn = "BOND_RETURN",
+        /// A bond to the requester whom the bidder let down.
+        BondForfeit = "BOND_FORFEIT",
     }
 }
 

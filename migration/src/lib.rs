@@ -16,6 +16,11 @@ mod m20261123_000007_create_execution;
 mod m20261123_000008_create_reputation;
 mod m20261123_000009_create_event;
 mod m20261123_000010_create_idempotency;
+mod m20261123_000011_create_instance;
+mod m20261123_000012_create_stream;
+mod m20261123_000013_create_dispute;
+mod m20261123_000014_create_bond;
+mod m20261123_000015_create_document;
 
 /// The ordered list of changes.
 pub struct Migrator;
@@ -34,6 +39,11 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000008_create_reputation::Migration),
             Box::new(m20261123_000009_create_event::Migration),
             Box::new(m20261123_000010_create_idempotency::Migration),
+            Box::new(m20261123_000011_create_instance::Migration),
+            Box::new(m20261123_000012_create_stream::Migration),
+            Box::new(m20261123_000013_create_dispute::Migration),
+            Box::new(m20261123_000014_create_bond::Migration),
+            Box::new(m20261123_000015_create_document::Migration),
         ]
     }
 }

@@ -112,6 +112,7 @@ pub async fn register(work: &mut Work, new: NewAgent) -> Result<Model> {
         version: 1,
         created_at: now,
         updated_at: now,
+        public_key: None,
     };
     let row = agent.clone().into_active_model().reset_all();
     agent::Entity::insert(row).exec_without_returning(work.tx()).await.map_err(name_taken)?;

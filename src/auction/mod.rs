@@ -158,6 +158,8 @@ pub async fn open(work: &mut Work, task: &task::Model, terms: &Terms) -> Result<
         deadline_at: Some(deadline_at),
         created_at: now,
         closed_at: None,
+        reveal_ms: 0,
+        bond: Amount::ZERO,
     };
     let payload = Payload { amount: Some(auction.budget), closes_at: Some(closes_at), ..Payload::default() };
     work.record(about(&auction, event::Kind::AuctionOpened, payload));
@@ -628,7 +630,7 @@ fn about(auction: &auction::Model, kind: event::Kind, payload: Payload) -> Event
 fn bid_event(auction: &auction::Model, bid: &bid::Model, kind: event::Kind) -> Event {
     let payload = Payload { bid_count: Some(auction.bid_count), ..Payload::default() };
     match auction.visibility {
-        Visibility::Sealed => about(auction, kind, payload),
+        Visibility::Sealed | Visibility::CommitReveal => about(auction, kind, payload),
         Visibility::Open => {
             let payload = Payload { bid_id: Some(bid.id), amount: Some(bid.price), ..payload };
             Event { agent_id: Some(bid.agent_id), owner_id: Some(bid.bidder_id), ..about(auction, kind, payload) }
@@ -641,8 +643,11 @@ fn bid_event(auction: &auction::Model, bid: &bid::Model, kind: event::Kind) -> E
 pub fn may_see(auction: &auction::Model, bid: &bid::Model, viewer: Option<UserId>) -> bool {
     let own = viewer == Some(bid.bidder_id);
     match (auction.status, auction.visibility) {
-        (Status::Open, Visibility::Sealed) => own,
-        (Status::Open, Visibility::Open)
-        | (Status::Awarded | Status::Expired | Status::Cancelled, Visibility::Open | Visibility::Sealed) => true,
+        (Status::Open | Status::Revealing, Visibility::Sealed | Visibility::CommitReveal) => own,
+        (Status::Open | Status::Revealing, Visibility::Open)
+        | (
+            Status::Awarded | Status::Expired | Status::Cancelled,
+            Visibility::Open | Visibility::Sealed | Visibility::CommitReveal,
+        ) => true,
     }
 }

@@ -93,7 +93,7 @@ pub fn admit_bid(
 pub fn open(auction: &auction::Model, now: Timestamp) -> Result<(), AuctionRefused> {
     match auction.status {
         auction::Status::Open if now < auction.closes_at => Ok(()),
-        auction::Status::Open => Err(AuctionRefused::AuctionClosed),
+        auction::Status::Open | auction::Status::Revealing => Err(AuctionRefused::AuctionClosed),
         auction::Status::Awarded | auction::Status::Expired | auction::Status::Cancelled => {
             Err(AuctionRefused::AuctionNotOpen)
         }

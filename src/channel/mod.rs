@@ -49,7 +49,7 @@ pub async fn open_escrow(work: &mut Work, opening: Opening<'_>) -> Result<channe
         payer_id: Set(opening.task.requester_id),
         agent_id: Set(opening.agent),
         task_id: Set(Some(opening.task.id)),
-        hold_id: Set(opening.hold.id),
+        hold_id: Set(Some(opening.hold.id)),
         deposit: Set(opening.hold.amount),
         paid: Set(Amount::ZERO),
         nonce: Set(1),
@@ -58,6 +58,13 @@ pub async fn open_escrow(work: &mut Work, opening: Opening<'_>) -> Result<channe
         opened_at: Set(work.now()),
         expires_at: Set(opening.expires_at),
         closed_at: Set(None),
+        hash: Set(None),
+        signer_key: Set(None),
+        salt: Set(None),
+        settle_delay_s: Set(None),
+        voucher_nonce: Set(0),
+        fee_bps: Set(i32::from(work.terms().fee_bps)),
+        close_at: Set(None),
     };
     let channel = channel::Entity::insert(row).exec_with_returning(work.tx()).await?;
     let payload = Payload { amount: Some(channel.deposit), ..Payload::default() };
@@ -80,9 +87,10 @@ pub async fn settle(
         .await?
         .filter(|channel| channel.status == Status::Open)
         .ok_or_else(|| Error::internal(format!("{id} is not open")))?;
-    let task = channel.task_id.ok_or_else(|| Error::internal("an escrow channel without a task"))?;
-    let deposit =
-        Deposit { hold: channel.hold_id, payer: channel.payer_id, agent: channel.agent_id, task, channel: id };
+    let (Some(task), Some(hold)) = (channel.task_id, channel.hold_id) else {
+        return Err(Error::internal(format!("{id} is not an escrow channel")));
+    };
+    let deposit = Deposit { hold, payer: channel.payer_id, agent: channel.agent_id, task, channel: id };
     let settled = ledger::settle(work, deposit, amount).await?;
     let updated = channel::Entity::update_many()
         .col_expr(channel::Column::Status, Expr::value(Status::Closed))

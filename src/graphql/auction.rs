@@ -40,6 +40,8 @@ const MICROS_PER_MILLI: i64 = 1_000;
 pub(super) enum AuctionStatus {
     /// Takes bids.
     Open,
+    /// Takes no more commitments; those who made one reveal their bids.
+    Revealing,
     /// Has a winner.
     Awarded,
     /// Closed without an eligible bid.
@@ -66,6 +68,8 @@ pub(super) enum AuctionVisibility {
     Sealed,
     /// Everybody sees every bid.
     Open,
+    /// Nobody, the operator included: bidders commit to a hash and reveal after the close.
+    CommitReveal,
 }
 
 /// Who picks the winner when bidding ends.

@@ -25,6 +25,8 @@ const NEWEST: Sort<channel::Entity> =
 pub(super) enum ChannelPurpose {
     /// Backs exactly one task.
     Escrow,
+    /// Pays as it goes, by vouchers or deductions.
+    Stream,
 }
 
 /// The states of a channel.
@@ -33,6 +35,8 @@ pub(super) enum ChannelPurpose {
 pub(super) enum ChannelStatus {
     /// Holds its deposit.
     Open,
+    /// The payer wants it closed; the agent may still claim until then.
+    Closing,
     /// Paid out or refunded; for ever.
     Closed,
 }
@@ -47,6 +51,14 @@ pub(super) enum ChannelCloseReason {
     Refunded,
     /// The deposit went back to the payer because the agent did not start.
     Forfeited,
+    /// The agent closed it; what it had not claimed went back to the payer.
+    AgentClosed,
+    /// Both parties signed how it is shared out.
+    Cooperative,
+    /// The delay after the payer's request was over.
+    PayerClosed,
+    /// Its time was over.
+    Expired,
 }
 
 #[derive(Clone)]

@@ -50,22 +50,48 @@ pub(super) enum EventKind {
     BidWithdrawn,
     /// A late bid moved the close of an open auction.
     AuctionExtended,
+    /// A bidder committed to a bid without telling it.
+    BidCommitted,
+    /// The time for commitments is over; bidders reveal their bids.
+    AuctionRevealing,
+    /// A bidder told the bid that it had committed to.
+    BidRevealed,
+    /// A bidder lost a bond to the requester.
+    BondForfeited,
     /// An auction closed with a winner.
     AuctionAwarded,
     /// An auction closed without an eligible bid.
     AuctionExpired,
     /// The requester called an auction off.
     AuctionCancelled,
-    /// An escrow channel opened with the price of an award.
+    /// A channel opened.
     ChannelOpened,
-    /// A channel closed: settled, refunded or forfeited.
+    /// A channel closed.
     ChannelClosed,
+    /// The payer put more into a streaming channel.
+    ChannelToppedUp,
+    /// A streaming channel paid, by a voucher or a deduction.
+    ChannelPaid,
+    /// The payer asked for a streaming channel to close.
+    ChannelClosing,
+    /// The payer took the request to close back.
+    ChannelReopened,
+    /// A payer signed two vouchers of one nonce with different amounts.
+    ChannelEquivocation,
     /// The winner did not start in time and the next bid took its place.
     TaskReassigned,
     /// A worker claimed a task.
     TaskStarted,
     /// An attempt failed through our fault; the task will be tried again.
     TaskRetried,
+    /// The result of a task is there and waits for the payer.
+    TaskSubmitted,
+    /// A party disputes the result of a task.
+    DisputeOpened,
+    /// A party showed something in a dispute.
+    EvidenceSubmitted,
+    /// An arbiter ruled a dispute, or its time was over.
+    DisputeResolved,
     /// Work was accepted and paid.
     TaskCompleted,
     /// Work failed and the price went back.
@@ -80,6 +106,8 @@ pub(super) enum EventKind {
     CreditsIssued,
     /// Credits left a wallet to the outside.
     CreditsRedeemed,
+    /// An agent's earnings went to its owner.
+    EarningsWithdrawn,
 }
 
 /// One line of the log of what happened. New kinds and types of events may come.
@@ -101,7 +129,7 @@ pub(super) enum Event {
     Channel(ChannelEvent),
     /// About an agent's reputation.
     Reputation(ReputationChangedEvent),
-    /// About credits from or to the world outside.
+    /// About credits that moved without a task or a channel.
     Credits(CreditsEvent),
 }
 
@@ -110,21 +138,36 @@ impl From<Arc<Line>> for Event {
         match line.event.kind {
             Kind::AuctionOpened
             | Kind::AuctionExtended
+            | Kind::AuctionRevealing
             | Kind::AuctionAwarded
             | Kind::AuctionExpired
             | Kind::AuctionCancelled => Self::Auction(AuctionEvent(line)),
-            Kind::BidSubmitted | Kind::BidWithdrawn => Self::Bid(BidEvent(line)),
+            Kind::BidSubmitted | Kind::BidWithdrawn | Kind::BidCommitted | Kind::BidRevealed => {
+                Self::Bid(BidEvent(line))
+            }
             Kind::TaskPosted
             | Kind::TaskReassigned
             | Kind::TaskStarted
             | Kind::TaskRetried
+            | Kind::TaskSubmitted
+            | Kind::DisputeOpened
+            | Kind::EvidenceSubmitted
+            | Kind::DisputeResolved
             | Kind::TaskCompleted
             | Kind::TaskRefunded
             | Kind::TaskExpired
             | Kind::TaskCancelled => Self::Task(TaskEvent(line)),
-            Kind::ChannelOpened | Kind::ChannelClosed => Self::Channel(ChannelEvent(line)),
+            Kind::ChannelOpened
+            | Kind::ChannelClosed
+            | Kind::ChannelToppedUp
+            | Kind::ChannelPaid
+            | Kind::ChannelClosing
+            | Kind::ChannelReopened
+            | Kind::ChannelEquivocation => Self::Channel(ChannelEvent(line)),
             Kind::ReputationChanged => Self::Reputation(ReputationChangedEvent(line)),
-            Kind::CreditsIssued | Kind::CreditsRedeemed => Self::Credits(CreditsEvent(line)),
+            Kind::CreditsIssued | Kind::CreditsRedeemed | Kind::EarningsWithdrawn | Kind::BondForfeited => {
+                Self::Credits(CreditsEvent(line))
+            }
         }
     }
 }
@@ -623,6 +666,20 @@ fn ends_auction(kind: Kind) -> bool {
         | Kind::TaskExpired
         | Kind::TaskCancelled
         | Kind::ReputationChanged
+        | Kind::BidCommitted
+        | Kind::AuctionRevealing
+        | Kind::BidRevealed
+        | Kind::BondForfeited
+        | Kind::ChannelToppedUp
+        | Kind::ChannelPaid
+        | Kind::ChannelClosing
+        | Kind::ChannelReopened
+        | Kind::ChannelEquivocation
+        | Kind::TaskSubmitted
+        | Kind::DisputeOpened
+        | Kind::EvidenceSubmitted
+        | Kind::DisputeResolved
+        | Kind::EarningsWithdrawn
         | Kind::CreditsIssued
         | Kind::CreditsRedeemed => false,
     }
@@ -646,6 +703,20 @@ fn ends_task(kind: Kind) -> bool {
         | Kind::TaskStarted
         | Kind::TaskRetried
         | Kind::ReputationChanged
+        | Kind::BidCommitted
+        | Kind::AuctionRevealing
+        | Kind::BidRevealed
+        | Kind::BondForfeited
+        | Kind::ChannelToppedUp
+        | Kind::ChannelPaid
+        | Kind::ChannelClosing
+        | Kind::ChannelReopened
+        | Kind::ChannelEquivocation
+        | Kind::TaskSubmitted
+        | Kind::DisputeOpened
+        | Kind::EvidenceSubmitted
+        | Kind::DisputeResolved
+        | Kind::EarningsWithdrawn
         | Kind::CreditsIssued
         | Kind::CreditsRedeemed => false,
     }
@@ -662,6 +733,11 @@ fn settles(kind: Kind) -> bool {
         | Kind::TaskRefunded
         | Kind::TaskExpired
         | Kind::TaskCancelled
+        | Kind::ChannelToppedUp
+        | Kind::ChannelPaid
+        | Kind::DisputeResolved
+        | Kind::BondForfeited
+        | Kind::EarningsWithdrawn
         | Kind::CreditsIssued
         | Kind::CreditsRedeemed => true,
         Kind::AuctionOpened
@@ -673,6 +749,15 @@ fn settles(kind: Kind) -> bool {
         | Kind::AuctionCancelled
         | Kind::TaskStarted
         | Kind::TaskRetried
+        | Kind::BidCommitted
+        | Kind::AuctionRevealing
+        | Kind::BidRevealed
+        | Kind::ChannelClosing
+        | Kind::ChannelReopened
+        | Kind::ChannelEquivocation
+        | Kind::TaskSubmitted
+        | Kind::DisputeOpened
+        | Kind::EvidenceSubmitted
         | Kind::ReputationChanged => false,
     }
 }

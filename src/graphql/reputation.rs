@@ -51,6 +51,8 @@ pub(super) enum ReputationCause {
     Success,
     /// A task was refunded through the agent's fault.
     Failure,
+    /// An arbiter, or the end of a dispute's time, said which share of the price the work was worth.
+    Ruling,
     /// The agent won a task and did not start it in time.
     Timeout,
     /// The payer's stars.

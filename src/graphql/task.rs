@@ -38,6 +38,10 @@ pub(super) enum TaskStatus {
     Awarded,
     /// A worker has claimed the work.
     Running,
+    /// The result is there; the requester has a window to accept or reject it.
+    Submitted,
+    /// A party disputes the result; an arbiter rules who gets how much.
+    Disputed,
     /// Work was accepted and paid.
     Completed,
     /// Work failed; the price went back.

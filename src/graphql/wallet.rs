@@ -44,6 +44,16 @@ pub(super) enum TransferKind {
     Payout,
     /// The platform's share of a payout.
     Fee,
+    /// What a payer puts into a streaming channel, at its opening or later.
+    Deposit,
+    /// An agent's earnings, to its owner.
+    Withdrawal,
+    /// What stands behind a bid, out of the bidder's wallet.
+    Bond,
+    /// A bond back to the bidder.
+    BondReturn,
+    /// A bond to the requester whom the bidder let down.
+    BondForfeit,
 }
 
 /// Whose money an account holds.
@@ -62,6 +72,8 @@ pub(super) enum AccountKind {
     EscrowChannel,
     /// The platform's fees.
     Fees,
+    /// What stands behind one agent's word in one auction.
+    Bond,
 }
 
 /// A user's credits.
@@ -69,7 +81,7 @@ pub(super) enum AccountKind {
 pub(super) struct Wallet {
     /// What can be spent now.
     available: Credits,
-    /// What is set aside for tasks that are not settled.
+    /// What is set aside: for tasks that are not settled, in streaming channels, behind bids.
     in_escrow: Credits,
 }
 
@@ -93,6 +105,7 @@ impl Account {
             account::Kind::External
             | account::Kind::EscrowTask
             | account::Kind::EscrowChannel
+            | account::Kind::Bond
             | account::Kind::Fees => Ok(None),
         }
     }

@@ -72,10 +72,13 @@ const CHECKS: &[(&str, &str, &str)] = &[
     ),
     (
         "L5",
-        "An escrow account holds exactly its unresolved hold, and nothing once that is resolved.",
+        "An escrow account holds exactly its unresolved hold, a streaming channel's account what it has not paid, a bond's account \
+         the bond while it is held; and nothing once that is over.",
         "SELECT COUNT(*) FROM accounts a LEFT JOIN holds h ON h.escrow_id = a.id \
-         WHERE a.kind IN ('ESCROW_TASK', 'ESCROW_CHANNEL') AND \
-         a.balance <> CASE WHEN h.status = 'HELD' THEN h.amount ELSE 0 END",
+         LEFT JOIN channels c ON c.id = a.owner_id AND a.kind = 'ESCROW_CHANNEL' AND c.purpose = 'STREAM' \
+         LEFT JOIN bonds b ON b.id = a.owner_id AND a.kind = 'BOND' \
+         WHERE a.kind IN ('ESCROW_TASK', 'ESCROW_CHANNEL', 'BOND') AND a.balance <> CASE WHEN h.status = 'HELD' THEN h.amount \
+         WHEN c.status IN ('OPEN', 'CLOSING') THEN c.deposit - c.paid WHEN b.status = 'HELD' THEN b.amount ELSE 0 END",
     ),
     (
         "L6",
@@ -95,10 +98,15 @@ const CHECKS: &[(&str, &str, &str)] = &[
     ),
     (
         "L8",
-        "A COMPLETED task has a stored result and exactly one piece of evidence of success; no other task has either.",
-        "SELECT COUNT(*) FROM tasks t LEFT JOIN task_results r ON r.task_id = t.id AND r.outcome = 'SUCCEEDED' \
-         LEFT JOIN reputation_events e ON e.task_id = t.id AND e.cause = 'SUCCESS' \
-         WHERE (t.status = 'COMPLETED') <> (r.task_id IS NOT NULL) OR (t.status = 'COMPLETED') <> (e.id IS NOT NULL)",
+        "A COMPLETED task has a stored result and exactly one piece of evidence, a success or a ruling; no other task has a \
+         success, and only a REFUNDED one may have been ruled.",
+        "SELECT COUNT(*) FROM (SELECT t.id FROM tasks t \
+         LEFT JOIN task_results r ON r.task_id = t.id AND r.outcome = 'SUCCEEDED' \
+         LEFT JOIN reputation_events e ON e.task_id = t.id AND e.cause IN ('SUCCESS', 'RULING') \
+         GROUP BY t.id, t.status, r.task_id HAVING \
+         (t.status = 'COMPLETED' AND (r.task_id IS NULL OR COUNT(e.id) <> 1)) OR \
+         (t.status <> 'COMPLETED' AND SUM(CASE WHEN e.cause = 'SUCCESS' THEN 1 ELSE 0 END) > 0) OR \
+         (t.status NOT IN ('COMPLETED', 'REFUNDED') AND COUNT(e.id) > 0)) broken",
     ),
     (
         "L9",
@@ -107,10 +115,11 @@ const CHECKS: &[(&str, &str, &str)] = &[
     ),
     (
         "L10",
-        "A channel has paid what agents and fees received from it, at most its deposit, and nothing while it is open.",
+        "A channel has paid what agents and fees received from it, at most its deposit; an escrow channel pays \
+         nothing while it is open.",
         "SELECT COUNT(*) FROM (SELECT c.id FROM channels c LEFT JOIN transfers x ON x.channel_id = c.id AND \
-         x.kind IN ('PAYOUT', 'FEE') GROUP BY c.id, c.paid, c.deposit, c.status \
-         HAVING COALESCE(SUM(x.amount), 0) <> c.paid OR c.paid > c.deposit OR (c.status = 'OPEN' AND c.paid <> 0)) broken",
+         x.kind IN ('PAYOUT', 'FEE') GROUP BY c.id, c.paid, c.deposit, c.status, c.purpose \
+         HAVING COALESCE(SUM(x.amount), 0) <> c.paid OR c.paid > c.deposit OR (c.purpose = 'ESCROW' AND c.status = 'OPEN' AND c.paid <> 0)) broken",
     ),
 ];
 

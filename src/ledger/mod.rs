@@ -21,10 +21,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use entity::{
     account::{self, Kind},
-    entry,
+    bond, channel, entry,
     event::{self, Payload},
     hold, hold_resolution,
-    id::{AccountId, AgentId, BatchId, ChannelId, HoldId, Id, TaskId, TransferId, UserId},
+    id::{AccountId, AgentId, BatchId, BondId, ChannelId, HoldId, Id, TaskId, TransferId, UserId},
     money::Amount,
     transfer, user,
 };
@@ -84,10 +84,16 @@ impl Place {
         Self { kind: Kind::EscrowChannel, owner: channel.uuid(), shard: 0 }
     }
 
-    /// The fee account that a task's fee goes to.
+    /// What stands behind one bid.
     #[must_use]
-    pub fn fees(task: TaskId) -> Self {
-        let [.., last] = task.uuid().into_bytes();
+    pub fn bond(bond: BondId) -> Self {
+        Self { kind: Kind::Bond, owner: bond.uuid(), shard: 0 }
+    }
+
+    /// The fee account of what comes out of a channel. Channels spread over the shards.
+    #[must_use]
+    pub fn fees(channel: ChannelId) -> Self {
+        let [.., last] = channel.uuid().into_bytes();
         Self { kind: Kind::Fees, owner: Uuid::nil(), shard: last % FEE_SHARDS }
     }
 
@@ -399,13 +405,77 @@ pub async fn settle(work: &mut Work, deposit: Deposit, amount: Amount) -> Result
         work,
         &[
             leg(transfer::Kind::Payout, Place::agent(deposit.agent), shares.agent),
-            leg(transfer::Kind::Fee, Place::fees(deposit.task), shares.fee),
+            leg(transfer::Kind::Fee, Place::fees(deposit.channel), shares.fee),
             leg(transfer::Kind::Refund, Place::user(deposit.payer), returned),
         ],
     )
     .await?;
     resolve(work, &hold, batch, amount, returned).await?;
     Ok(Settled { agent: shares.agent, fee: shares.fee, returned })
+}
+
+/// Puts `amount` of the payer's credits into a streaming channel.
+pub async fn deposit(work: &mut Work, payer: UserId, channel: ChannelId, amount: Amount) -> Result<BatchId> {
+    let (from, to) = (Place::user(payer), Place::channel(channel));
+    let kind = transfer::Kind::Deposit;
+    post(work, &[Movement { kind, from, to, amount, task: None, channel: Some(channel), reference: None }]).await
+}
+
+/// What one payment out of a streaming channel is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    pub channel: ChannelId,
+    pub payer: UserId,
+    pub agent: AgentId,
+    /// What the agent gets.
+    pub earned: Amount,
+    /// What the platform gets.
+    pub fee: Amount,
+    /// What goes back to the payer.
+    pub returned: Amount,
+}
+
+/// Pays out of a streaming channel; the caller has locked it and checked that it holds as much.
+pub async fn pay_stream(work: &mut Work, stream: Stream) -> Result<BatchId> {
+    let leg = |kind, to, amount| Movement {
+        kind,
+        from: Place::channel(stream.channel),
+        to,
+        amount,
+        task: None,
+        channel: Some(stream.channel),
+        reference: None,
+    };
+    let movements = [
+        leg(transfer::Kind::Payout, Place::agent(stream.agent), stream.earned),
+        leg(transfer::Kind::Fee, Place::fees(stream.channel), stream.fee),
+        leg(transfer::Kind::Release, Place::user(stream.payer), stream.returned),
+    ];
+    post(work, &movements).await
+}
+
+/// Where a bond goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BondMove {
+    /// Out of the bidder's wallet.
+    Put,
+    /// Back into it.
+    Return,
+    /// To this requester, whom the bidder let down.
+    Forfeit(UserId),
+}
+
+/// Moves all of a bond; the caller has locked the auction that it belongs to.
+pub async fn move_bond(work: &mut Work, bond: &bond::Model, how: BondMove) -> Result<BatchId> {
+    let (bidder, place) = (Place::user(bond.bidder_id), Place::bond(bond.id));
+    let (kind, from, to) = match how {
+        BondMove::Put => (transfer::Kind::Bond, bidder, place),
+        BondMove::Return => (transfer::Kind::BondReturn, place, bidder),
+        BondMove::Forfeit(requester) => (transfer::Kind::BondForfeit, place, Place::user(requester)),
+    };
+    let movement =
+        Movement { kind, from, to, amount: bond.amount, task: Some(bond.task_id), channel: None, reference: None };
+    post(work, &[movement]).await
 }
 
 /// Gives the whole budget of a task back.
@@ -458,7 +528,7 @@ async fn resolve(work: &Work, hold: &hold::Model, batch: BatchId, posted: Amount
 pub struct Wallet {
     /// Spendable now.
     pub available: Amount,
-    /// Set aside for tasks that are not settled.
+    /// Set aside: for tasks that are not settled, in streaming channels, behind bids.
     pub in_escrow: Amount,
 }
 
@@ -474,8 +544,26 @@ pub async fn wallet(db: &impl ConnectionTrait, user: UserId) -> Result<Wallet> {
         .into_tuple()
         .all(db)
         .await?;
+    let streams: Vec<(Amount, Amount)> = channel::Entity::find()
+        .select_only()
+        .columns([channel::Column::Deposit, channel::Column::Paid])
+        .filter(channel::Column::PayerId.eq(user))
+        .filter(channel::Column::Purpose.eq(channel::Purpose::Stream))
+        .filter(channel::Column::Status.ne(channel::Status::Closed))
+        .into_tuple()
+        .all(db)
+        .await?;
+    let bonds: Vec<Amount> = bond::Entity::find()
+        .select_only()
+        .column(bond::Column::Amount)
+        .filter(bond::Column::BidderId.eq(user))
+        .filter(bond::Column::Status.eq(bond::Status::Held))
+        .into_tuple()
+        .all(db)
+        .await?;
+    let unpaid = streams.into_iter().filter_map(|(deposit, paid)| deposit.checked_sub(paid));
     let available = Amount::from_micros(balance).ok_or_else(|| Error::internal("a wallet is below zero"))?;
-    Ok(Wallet { available, in_escrow: held.into_iter().sum() })
+    Ok(Wallet { available, in_escrow: held.into_iter().chain(unpaid).chain(bonds).sum() })
 }
 
 /// The balance of an account in micro-credits; zero where it does not exist yet.

@@ -151,7 +151,7 @@ pub async fn record_outcome(work: &mut Work, evidence: Evidence<'_>) -> Result<r
     let (marks, worked, paid) = match cause {
         Cause::Success => (rules::Marks::success(worked, promised), worked.unwrap_or_default(), paid),
         Cause::Failure | Cause::Timeout => (rules::Marks::failure(), Duration::ZERO, Amount::ZERO),
-        Cause::Rating => return Err(Error::internal("a rating is not the outcome of a task")),
+        Cause::Rating | Cause::Ruling => return Err(Error::internal("this is not how a settlement ends")),
     };
     let row = lock(work, agent.id).await?;
     let (payer, owner) = (task.requester_id, agent.owner_id);

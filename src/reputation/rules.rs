@@ -576,7 +576,9 @@ pub fn follow(row: &reputation::Model, event: &reputation_event::Model) -> reput
     let state = State::from(row).at(event.created_at).with(event.weight, Marks::of(event));
     let (won, lost) = match event.cause {
         Cause::Success => (1, 0),
-        Cause::Failure | Cause::Timeout => (0, 1),
+        // A ruling that gives the agent anything completes the task.
+        Cause::Ruling if event.success.is_some_and(|share| share > 0) => (1, 0),
+        Cause::Failure | Cause::Timeout | Cause::Ruling => (0, 1),
         Cause::Rating => (0, 0),
     };
     reputation::Model {
@@ -612,6 +614,8 @@ pub fn may_rate(
         task::Status::Open
         | task::Status::Awarded
         | task::Status::Running
+        | task::Status::Submitted
+        | task::Status::Disputed
         | task::Status::Refunded
         | task::Status::Expired
         | task::Status::Cancelled => return Err(RatingRefused::TaskNotSettled),

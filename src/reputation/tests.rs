@@ -61,6 +61,10 @@ impl World {
                     awarded_at: Some(now),
                     started_at: Some(now),
                     finished_at: (status != task::Status::Running).then_some(now),
+                    acceptance: task::Acceptance::Automatic,
+                    review_ms: None,
+                    verified: None,
+                    submitted_at: None,
                 };
                 for (id, kind) in [(escrow, account::Kind::EscrowTask), (wallet, account::Kind::EscrowChannel)] {
                     let row = account::Model {
@@ -114,6 +118,8 @@ impl World {
                     deadline_at: None,
                     created_at: now,
                     closed_at: Some(now),
+                    reveal_ms: 0,
+                    bond: Amount::ZERO,
                 };
                 let auction_id = auction.id;
                 let row = auction.into_active_model().reset_all();
@@ -139,7 +145,7 @@ impl World {
                     payer_id: requester_id,
                     agent_id: agent.id,
                     task_id: Some(task.id),
-                    hold_id,
+                    hold_id: Some(hold_id),
                     deposit: price,
                     paid: price,
                     nonce: 2,
@@ -148,6 +154,13 @@ impl World {
                     opened_at: now,
                     expires_at: now,
                     closed_at: Some(now),
+                    hash: None,
+                    signer_key: None,
+                    salt: None,
+                    settle_delay_s: None,
+                    voucher_nonce: 0,
+                    fee_bps: 0,
+                    close_at: None,
                 };
                 let row = channel.into_active_model().reset_all();
                 channel::Entity::insert(row).exec_without_returning(work.tx()).await?;
@@ -179,7 +192,7 @@ impl World {
     ) -> (task::Model, reputation_event::Model) {
         let status = match cause {
             Cause::Success => task::Status::Completed,
-            Cause::Failure | Cause::Timeout | Cause::Rating => task::Status::Refunded,
+            Cause::Failure | Cause::Ruling | Cause::Timeout | Cause::Rating => task::Status::Refunded,
         };
         let task = self.settled_task(payer, agent, status).await;
         let event = self.outcome(&task, agent, cause).await.unwrap();

@@ -11,6 +11,8 @@
 
 mod clock;
 mod events;
+mod identity;
+pub(crate) mod keys;
 mod once;
 mod work;
 
@@ -23,11 +25,11 @@ use std::{
     time::Duration,
 };
 
-use entity::event;
+use entity::{event, instance};
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector,
-    TransactionOptions, TransactionTrait,
+    ActiveValue::Set, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, SqliteTransactionMode,
+    SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait, sea_query::OnConflict,
 };
 use sqlx::{
     Connection, Executor,
@@ -37,6 +39,7 @@ use sqlx::{
 
 pub use clock::{Clock, Entropy};
 pub use events::{Cursor, Event, Follow, InvalidCursor, Line, Topic};
+pub use identity::Instance;
 pub use once::{Answer, Once, OnceRefused};
 pub use work::{Work, derived_uuid};
 
@@ -67,6 +70,7 @@ struct Inner {
     entropy: Entropy,
     terms: Terms,
     hub: events::Hub,
+    instance: OnceLock<Instance>,
     on_commit: OnceLock<CommitHook>,
     statements: Arc<AtomicU64>,
 }
@@ -97,8 +101,9 @@ impl Store {
         }
         let backend = writer.get_database_backend();
         let hub = events::Hub::new();
-        let on_commit = OnceLock::new();
-        Ok(Self(Arc::new(Inner { writer, reader, backend, clock, entropy, terms, hub, on_commit, statements })))
+        let (instance, on_commit) = (OnceLock::new(), OnceLock::new());
+        let inner = Inner { writer, reader, backend, clock, entropy, terms, hub, instance, on_commit, statements };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Brings the schema up to date. Several processes may call this at once on PostgreSQL; one does it, the others wait.
@@ -131,6 +136,33 @@ impl Store {
     /// Takes back the newest `steps` migrations.
     pub async fn migrate_down(&self, steps: u32) -> Result<()> {
         Ok(Migrator::down(&self.0.writer, Some(steps)).await?)
+    }
+
+    /// Makes this process speak for the market that the database belongs to. The first process of a new database writes down
+    /// whose it is; after that, a process with another key is refused: what it signed would be worth nothing.
+    pub async fn identify(&self, instance: Instance) -> Result<()> {
+        let public_key = hex::encode(instance.public_key());
+        let row = instance::ActiveModel {
+            id: Set(1),
+            public_key: Set(public_key.clone()),
+            created_at: Set(self.0.clock.now()),
+        };
+        let nothing = OnConflict::new().do_nothing().to_owned();
+        instance::Entity::insert(row).on_conflict(nothing).exec_without_returning(&self.0.writer).await?;
+        let known = instance::Entity::find_by_id(1).one(&self.0.writer).await?;
+        let known = known.ok_or_else(|| Error::internal("the database does not say whose it is"))?.public_key;
+        if known != public_key {
+            return Err(Error::internal(format!(
+                "this database belongs to the market with the public key {known}, and the key in the data folder is that of \
+                 {public_key}: put the right instance.key there"
+            )));
+        }
+        self.0.instance.set(instance).map_err(|_| Error::internal("this process has said for whom it speaks"))
+    }
+
+    /// The market that this process speaks for.
+    pub fn instance(&self) -> Result<&Instance> {
+        self.0.instance.get().ok_or_else(|| Error::internal("this process does not speak for a market"))
     }
 
     /// The connection for reading outside a unit of work.

@@ -6,7 +6,7 @@ use entity::{event, id::Id, time::Timestamp};
 use sea_orm::{ActiveValue::Set, DatabaseTransaction, EntityTrait, NotSet};
 use uuid::Uuid;
 
-use super::{Event, Store};
+use super::{Event, Instance, Store};
 use crate::{
     caller::Caller,
     config::Terms,
@@ -58,6 +58,11 @@ impl Work {
     #[must_use]
     pub fn terms(&self) -> &Terms {
         self.store.terms()
+    }
+
+    /// The market that signs for what happens here.
+    pub fn instance(&self) -> Result<&Instance> {
+        self.store.instance()
     }
 
     /// An id that nothing has yet; ids sort in the order of the calls.

@@ -171,6 +171,10 @@ fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
         awarded_at: None,
         started_at: None,
         finished_at: None,
+        acceptance: task::Acceptance::Automatic,
+        review_ms: None,
+        verified: None,
+        submitted_at: None,
     })
 }
 

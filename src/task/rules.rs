@@ -25,7 +25,11 @@ pub enum Step {
     Award,
     /// A worker claimed the work, the first time or again.
     Start,
-    /// The result was accepted.
+    /// The result is there and waits for the payer.
+    Submit,
+    /// A party disputes the result.
+    Dispute,
+    /// The result was accepted, or a ruling gives the agent a share.
     Complete,
     /// The work failed.
     Refund,
@@ -41,16 +45,27 @@ pub fn next(status: Status, step: Step) -> Option<Status> {
     match (status, step) {
         (Status::Open | Status::Awarded, Step::Award) => Some(Status::Awarded),
         (Status::Awarded | Status::Running, Step::Start) => Some(Status::Running),
-        (Status::Running, Step::Complete) => Some(Status::Completed),
-        (Status::Running, Step::Refund) => Some(Status::Refunded),
+        (Status::Running, Step::Submit) => Some(Status::Submitted),
+        (Status::Submitted, Step::Dispute) => Some(Status::Disputed),
+        (Status::Running | Status::Submitted | Status::Disputed, Step::Complete) => Some(Status::Completed),
+        (Status::Running | Status::Submitted | Status::Disputed, Step::Refund) => Some(Status::Refunded),
         (Status::Open | Status::Awarded, Step::Expire) => Some(Status::Expired),
         (Status::Open, Step::Cancel) => Some(Status::Cancelled),
-        (Status::Open, Step::Start | Step::Complete | Step::Refund)
-        | (Status::Awarded, Step::Complete | Step::Refund | Step::Cancel)
-        | (Status::Running, Step::Award | Step::Expire | Step::Cancel)
+        (Status::Open, Step::Start | Step::Submit | Step::Dispute | Step::Complete | Step::Refund)
+        | (Status::Awarded, Step::Submit | Step::Dispute | Step::Complete | Step::Refund | Step::Cancel)
+        | (Status::Running, Step::Award | Step::Dispute | Step::Expire | Step::Cancel)
+        | (Status::Submitted, Step::Award | Step::Start | Step::Submit | Step::Expire | Step::Cancel)
+        | (Status::Disputed, Step::Award | Step::Start | Step::Submit | Step::Dispute | Step::Expire | Step::Cancel)
         | (
             Status::Completed | Status::Refunded | Status::Expired | Status::Cancelled,
-            Step::Award | Step::Start | Step::Complete | Step::Refund | Step::Expire | Step::Cancel,
+            Step::Award
+            | Step::Start
+            | Step::Submit
+            | Step::Dispute
+            | Step::Complete
+            | Step::Refund
+            | Step::Expire
+            | Step::Cancel,
         ) => None,
     }
 }
@@ -59,7 +74,7 @@ pub fn next(status: Status, step: Step) -> Option<Status> {
 #[must_use]
 pub fn is_over(status: Status) -> bool {
     match status {
-        Status::Open | Status::Awarded | Status::Running => false,
+        Status::Open | Status::Awarded | Status::Running | Status::Submitted | Status::Disputed => false,
         Status::Completed | Status::Refunded | Status::Expired | Status::Cancelled => true,
     }
 }
@@ -85,7 +100,16 @@ mod tests {
     use super::*;
     use sea_orm::Iterable;
 
-    const STEPS: [Step; 6] = [Step::Award, Step::Start, Step::Complete, Step::Refund, Step::Expire, Step::Cancel];
+    const STEPS: [Step; 8] = [
+        Step::Award,
+        Step::Start,
+        Step::Submit,
+        Step::Dispute,
+        Step::Complete,
+        Step::Refund,
+        Step::Expire,
+        Step::Cancel,
+    ];
 
     #[test]
     fn nothing_leads_out_of_a_terminal_state() {
@@ -108,7 +132,8 @@ mod tests {
     #[test]
     fn payment_follows_only_work() {
         for status in Status::iter() {
-            assert_eq!(next(status, Step::Complete).is_some(), status == Status::Running);
+            let worked = matches!(status, Status::Running | Status::Submitted | Status::Disputed);
+            assert_eq!(next(status, Step::Complete).is_some(), worked);
         }
     }
 

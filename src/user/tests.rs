@@ -142,6 +142,7 @@ impl World {
                 version: Set(1),
                 created_at: Set(work.now()),
                 updated_at: Set(work.now()),
+                public_key: Set(None),
             };
             Ok(agent.insert(work.tx()).await?.id)
         };

@@ -267,7 +267,9 @@ impl History {
             let price = row.price.map_or(0, Amount::micros);
             let out = match row.status {
                 task::Status::Open => stake.budget,
-                task::Status::Awarded | task::Status::Running => price,
+                task::Status::Awarded | task::Status::Running | task::Status::Submitted | task::Status::Disputed => {
+                    price
+                }
                 task::Status::Completed => {
                     *earned.entry(row.agent_id.unwrap()).or_default() += price - price * 250 / 10_000;
                     price

@@ -53,6 +53,16 @@ async fn every_entity_fits(db: &DatabaseConnection) {
     select_all::<reputation::Entity>(db).await;
     select_all::<reputation_event::Entity>(db).await;
     select_all::<rating::Entity>(db).await;
+    select_all::<instance::Entity>(db).await;
+    select_all::<journal_line::Entity>(db).await;
+    select_all::<journal_head::Entity>(db).await;
+    select_all::<channel_change::Entity>(db).await;
+    select_all::<equivocation::Entity>(db).await;
+    select_all::<dispute::Entity>(db).await;
+    select_all::<evidence::Entity>(db).await;
+    select_all::<bond::Entity>(db).await;
+    select_all::<commitment::Entity>(db).await;
+    select_all::<document::Entity>(db).await;
     select_all::<event::Entity>(db).await;
     select_all::<idempotency::Entity>(db).await;
 }

@@ -32,6 +32,7 @@ use zerostate::{
     caller::Caller,
     config::Config,
     store::{Clock, Cursor, Entropy},
+    task::rules::is_over,
     transport, user,
 };
 
@@ -278,8 +279,13 @@ impl World {
         let held = hold::Entity::find().filter(hold::Column::Status.eq(hold::Status::Held)).all(db).await.unwrap();
         for hold in held {
             let task = task::Entity::find_by_id(hold.task_id).one(db).await.unwrap().expect("the task of a hold");
-            let open = matches!(task.status, task::Status::Open | task::Status::Awarded | task::Status::Running);
-            assert!(open, "{} credits are held for {}, which is {}", hold.amount, task.id, task.status.name());
+            assert!(
+                !is_over(task.status),
+                "{} credits are held for {}, which is {}",
+                hold.amount,
+                task.id,
+                task.status.name()
+            );
             assert!(task.deadline_at.is_some(), "nothing will ever end {}", task.id);
         }
     }

@@ -1,0 +1,61 @@
+//! Who a market is: the key that signs its receipts, certificates and journal, and that vouchers are bound to.
+//!
+//! The key lies in `keys/instance.key` of the data folder, as PKCS#8 in PEM. Unlike the keys of tokens it is never rotated: its
+//! public half is the identity of the market, and the database remembers it.
+
+use std::{fmt, path::Path};
+
+use ed25519_dalek::{Signer, SigningKey};
+
+use super::{
+    Entropy,
+    keys::{FOLDER, make_private_folder, read_or_make, read_pem, spell_pem},
+};
+use crate::{
+    error::{Error, Result},
+    voucher,
+};
+
+/// A market that this process may sign for.
+pub struct Instance {
+    key: SigningKey,
+    id: [u8; 32],
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("id", &hex::encode(self.id)).finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    /// Reads the key from the data folder, and makes it if it is not there.
+    pub fn open(data: &Path, entropy: &Entropy) -> Result<Self> {
+        let folder = data.join(FOLDER);
+        make_private_folder(&folder).map_err(Error::internal)?;
+        let path = folder.join("instance.key");
+        let pem = read_or_make(&path, || spell_pem(&entropy.bytes()))?;
+        let key = read_pem(&path, &pem)?;
+        let id = voucher::instance_id(key.verifying_key().as_bytes());
+        Ok(Self { key, id })
+    }
+
+    /// The Ed25519 public key.
+    #[must_use]
+    pub fn public_key(&self) -> [u8; 32] {
+        self.key.verifying_key().to_bytes()
+    }
+
+    /// What signed messages name this market by; see [`voucher::instance_id`].
+    #[must_use]
+    pub fn id(&self) -> [u8; 32] {
+        self.id
+    }
+
+    /// The Ed25519 signature over exactly these bytes. The caller puts a tag of its own before what it signs, so that no message
+    /// can be taken for one of another kind.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message).to_bytes()
+    }
+}
