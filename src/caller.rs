@@ -128,6 +128,22 @@ impl Caller {
         self.admin().is_ok()
     }
 
+    /// The user, provided that it is a signed-in arbiter.
+    pub fn arbiter(&self) -> Result<UserId> {
+        let identity = self.identity()?;
+        if identity.role == Role::Arbiter && identity.key.is_none() {
+            Ok(identity.user)
+        } else {
+            Err(Error::Forbidden("Only arbiters may do this."))
+        }
+    }
+
+    /// Whether this is a signed-in arbiter.
+    #[must_use]
+    pub fn is_arbiter(&self) -> bool {
+        self.arbiter().is_ok()
+    }
+
     /// The user, provided that it owns `agent` and the credentials cover `scope`. Somebody else's agent looks as if it did not
     /// exist.
     pub fn controls(&self, agent: &agent::Model, scope: Scope) -> Result<UserId> {

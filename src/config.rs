@@ -61,6 +61,15 @@ pub struct Terms {
     pub max_module_bytes: usize,
     /// How long after the settlement a payer may rate.
     pub rating_window: Duration,
+    /// How long a payer may look at a result when the task does not say, and the least and most that it may say.
+    pub review_window: Duration,
+    pub min_review_window: Duration,
+    pub max_review_window: Duration,
+    /// How long the parties of a dispute may show evidence, and how long after that an arbiter may rule.
+    pub evidence_window: Duration,
+    pub ruling_window: Duration,
+    /// Pieces of evidence that one party of a dispute may show.
+    pub max_evidence: u64,
 }
 
 impl Default for Terms {
@@ -81,6 +90,12 @@ impl Default for Terms {
             max_input_bytes: 256 * 1024,
             max_module_bytes: 8 * 1024 * 1024,
             rating_window: Duration::from_hours(14 * 24),
+            review_window: Duration::from_hours(24),
+            min_review_window: Duration::from_mins(1),
+            max_review_window: Duration::from_hours(30 * 24),
+            evidence_window: Duration::from_hours(3 * 24),
+            ruling_window: Duration::from_hours(7 * 24),
+            max_evidence: 20,
         }
     }
 }

@@ -84,6 +84,7 @@ pub struct Metrics {
     reputation_updates: IntCounterVec,
     reputation_success_ratio: Gauge,
     settlements: IntCounterVec,
+    settlement_disputes: IntCounterVec,
     auctions: IntCounterVec,
     auctions_open: IntGauge,
     auction_bids: IntCounterVec,
@@ -191,6 +192,11 @@ impl Metrics {
                 "Lifetime successful share of settled tasks over all agents (0 to 1); aggregate with max.",
             )?,
             settlements: make.counters("settlements_total", "Settlements by outcome.", &["outcome"])?,
+            settlement_disputes: make.counters(
+                "settlement_disputes_total",
+                "Disputes opened, and resolved by how they went for their opener.",
+                &["stage"],
+            )?,
             auctions: make.counters("auctions_total", "Auctions closed by outcome.", &["outcome"])?,
             auctions_open: make.gauge("auctions_open", "Auctions open now, market-wide; aggregate with max.")?,
             auction_bids: make.counters("auction_bids_total", "Bids by outcome of validation.", &["outcome"])?,
@@ -265,8 +271,11 @@ impl Metrics {
         for cause in Cause::iter() {
             self.reputation_updates.with_label_values(&[&label(cause.name())]);
         }
-        for outcome in ["released", "refunded"] {
+        for outcome in ["released", "split", "refunded"] {
             self.settlements.with_label_values(&[outcome]);
+        }
+        for stage in ["opened", "upheld", "rejected", "defaulted"] {
+            self.settlement_disputes.with_label_values(&[stage]);
         }
         for outcome in ["awarded", "no_bids", "cancelled"] {
             self.auctions.with_label_values(&[outcome]);
@@ -287,7 +296,7 @@ impl Metrics {
         for outcome in ["expired", "cancelled"] {
             self.tasks_completed.with_label_values(&["none", outcome]);
         }
-        for reason in ["task_failed", "not_started", "no_award", "cancelled"] {
+        for reason in ["task_failed", "not_started", "no_award", "cancelled", "dispute"] {
             self.escrow_refunds.with_label_values(&[reason]);
         }
         for operation in <OperationType as strum::IntoEnumIterator>::iter() {
@@ -340,7 +349,8 @@ impl Metrics {
                 self.tasks_completed.with_label_values(&[runtime, "succeeded"]).inc();
                 self.task_duration.with_label_values(&[runtime, "succeeded"]).observe(seconds);
                 self.task_cost.observe(amount);
-                self.settlements.with_label_values(&["released"]).inc();
+                let whole = payload.returned.is_none_or(Amount::is_zero);
+                self.settlements.with_label_values(&[if whole { "released" } else { "split" }]).inc();
                 self.escrow_releases.inc();
                 self.fees.inc_by(u64::try_from(payload.fee.unwrap_or(Amount::ZERO).micros()).unwrap_or(0));
             }
@@ -348,8 +358,23 @@ impl Metrics {
                 self.tasks_completed.with_label_values(&[runtime, "failed"]).inc();
                 self.task_duration.with_label_values(&[runtime, "failed"]).observe(seconds);
                 self.settlements.with_label_values(&["refunded"]).inc();
-                self.escrow_refunds.with_label_values(&["task_failed"]).inc();
-                self.task_error(runtime, payload.reason.as_deref());
+                match payload.reason.as_deref() {
+                    Some("DISPUTE_LOST") => self.escrow_refunds.with_label_values(&["dispute"]).inc(),
+                    // What the verifiers found wrong was counted when the result came.
+                    Some("NOT_ACCEPTED") => self.escrow_refunds.with_label_values(&["task_failed"]).inc(),
+                    reason => {
+                        self.escrow_refunds.with_label_values(&["task_failed"]).inc();
+                        self.task_error(runtime, reason);
+                    }
+                }
+            }
+            Kind::TaskSubmitted if payload.reason.is_some() => self.task_error(runtime, payload.reason.as_deref()),
+            Kind::DisputeOpened => self.settlement_disputes.with_label_values(&["opened"]).inc(),
+            Kind::DisputeResolved => {
+                let finding = payload.reason.as_deref().unwrap_or_default();
+                if ["UPHELD", "REJECTED", "DEFAULTED"].contains(&finding) {
+                    self.settlement_disputes.with_label_values(&[&label(finding)]).inc();
+                }
             }
             Kind::TaskRetried => self.task_error(runtime, payload.reason.as_deref()),
             Kind::TaskExpired => {
@@ -384,9 +409,7 @@ impl Metrics {
             | Kind::ChannelReopened
             | Kind::ChannelEquivocation
             | Kind::TaskSubmitted
-            | Kind::DisputeOpened
             | Kind::EvidenceSubmitted
-            | Kind::DisputeResolved
             | Kind::EarningsWithdrawn
             | Kind::CreditsIssued
             | Kind::CreditsRedeemed => {}

@@ -1,5 +1,5 @@
 //! The hand of the clock: a loop of verbs for what is due. It alone can finish whatever nobody else finishes: it closes auctions,
-//! takes unstarted work away, ends lapsed leases and overdue runs. Each is a unit of work of its own, and any number of processes
+//! takes unstarted work away, ends lapsed leases, overdue runs, reviews and disputes. Each is a unit of work of its own, and any number of processes
 //! may sweep at once, because every verb looks again under its lock.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::{
     error::Result,
     execution,
     store::{Store, Work},
-    task as tasks,
+    task::{self as tasks, dispute as disputes},
 };
 
 /// How many of a kind one round takes.
@@ -33,9 +33,9 @@ pub async fn once(store: &Store) -> Result<u64> {
         done += match status {
             task::Status::Running => step(store, async |work| execution::end_overdue(work, id).await).await,
             task::Status::Awarded => step(store, async |work| tasks::reassign_due(work, id).await).await,
+            task::Status::Submitted => step(store, async |work| disputes::review_due(work, id).await).await,
+            task::Status::Disputed => step(store, async |work| disputes::dispute_due(work, id).await).await,
             task::Status::Open
-            | task::Status::Submitted
-            | task::Status::Disputed
             | task::Status::Completed
             | task::Status::Refunded
             | task::Status::Expired

@@ -1,4 +1,5 @@
-//! What came of a task: written in the transaction that settles it, so there is no payment without a result.
+//! What came of a task: written in the transaction that settles it or puts it before the payer, so there is no payment without a
+//! result.
 
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use crate::{
 choice! {
     /// Whether the work was good.
     Outcome {
-        /// The output passed its verifiers.
+        /// There is an output: one that passed its verifiers, or one that waits, or waited, for the payer's word.
         Succeeded = "SUCCEEDED",
         /// The guest or its output was at fault, or our attempts ran out.
         Failed = "FAILED",
@@ -34,7 +35,7 @@ pub struct Model {
     pub output: Option<JsonText>,
     /// What the agent wrote to standard error, cut at the log limit.
     pub logs: String,
-    /// A stable code of the fault.
+    /// A stable code of the fault; with an output, of what the verifiers found wrong with it.
     pub fault_code: Option<String>,
     pub fault_message: Option<String>,
     /// Units of fuel used by the last attempt.
@@ -45,7 +46,7 @@ pub struct Model {
     pub module_sha256: Option<String>,
     pub input_sha256: String,
     pub output_sha256: Option<String>,
-    /// What the payer was charged.
+    /// What the payer had been charged when this was written: nothing where the payer's word came later.
     pub cost: Amount,
     pub created_at: Timestamp,
 }

@@ -18,6 +18,12 @@ const REWORDED: &[Reworded] = &[
         to: "(status NOT IN ('AWARDED', 'RUNNING', 'SUBMITTED', 'DISPUTED', 'COMPLETED', 'REFUNDED') OR (agent_id IS NOT NULL AND price IS NOT NULL AND channel_id IS NOT NULL AND bid_id IS NOT NULL)) AND (status NOT IN ('SUBMITTED', 'DISPUTED') OR (submitted_at IS NOT NULL AND verified IS NOT NULL))",
     },
     Reworded {
+        table: "task_results",
+        constraint: "task_results_check1",
+        from: "(outcome = 'FAILED') = (fault_code IS NOT NULL)",
+        to: "outcome = 'SUCCEEDED' OR fault_code IS NOT NULL",
+    },
+    Reworded {
         table: "reputation_events",
         constraint: "reputation_events_cause_check",
         from: "cause IN ('SUCCESS', 'FAILURE', 'TIMEOUT', 'RATING')",

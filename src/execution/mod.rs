@@ -182,7 +182,7 @@ pub async fn attempt_failed(work: &mut Work, task: TaskId, id: ExecutionId, toke
         AfterFailure::GiveUp => {
             let message =
                 format!("The work could not be run in {} attempts; the agent is not to blame.", execution.attempts);
-            let fault = Fault { code: code.to_owned(), message, of_agent: false };
+            let fault = Fault { code: code.to_owned(), message, of_agent: false, output: None };
             give_up(work, task, &execution, &agent, fault).await
         }
     }
@@ -236,6 +236,7 @@ pub async fn end_overdue(work: &mut Work, id: TaskId) -> Result<bool> {
         code: "DEADLINE_EXCEEDED".to_owned(),
         message: "The work was not finished in the time for all its attempts.".to_owned(),
         of_agent: agent.runtime == agent::Runtime::External,
+        output: None,
     };
     give_up(work, task, &execution, &agent, fault).await?;
     Ok(true)
@@ -356,7 +357,9 @@ impl Worker {
                     .map_err(|_| AttemptError::Broken("the verifier panicked"))?
                     .map_err(|_| AttemptError::Broken("the verifier failed"))?
             }
-            Err(fault) => Err(Fault { code: fault.code().to_owned(), message: fault.to_string(), of_agent: true }),
+            Err(fault) => {
+                Err(Fault { code: fault.code().to_owned(), message: fault.to_string(), of_agent: true, output: None })
+            }
         };
         Ok(Report {
             execution: claim.execution.id,

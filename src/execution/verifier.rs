@@ -1,4 +1,5 @@
-//! What makes an output acceptable: JSON, and what the task's schema says.
+//! What makes an output acceptable: JSON, and what the task's schema says. An output that is JSON and only breaks the schema comes
+//! along with the fault: a payer who reviews may want it all the same.
 
 use entity::text::JsonText;
 use serde_json::Value;
@@ -27,14 +28,15 @@ pub fn verify(output: &[u8], output_schema: Option<&JsonText>) -> Result<std::re
         if let Err(violation) = validator.validate(&value) {
             let message =
                 format!("The output does not satisfy the schema at \"{}\": {violation}", violation.instance_path());
-            return Ok(Err(fault("OUTPUT_SCHEMA_VIOLATION", message.chars().take(MAX_MESSAGE).collect())));
+            let fault = fault("OUTPUT_SCHEMA_VIOLATION", message.chars().take(MAX_MESSAGE).collect());
+            return Ok(Err(Fault { output: Some(JsonText(text.to_owned())), ..fault }));
         }
     }
     Ok(Ok(JsonText(text.to_owned())))
 }
 
 fn fault(code: &str, message: String) -> Fault {
-    Fault { code: code.to_owned(), message, of_agent: true }
+    Fault { code: code.to_owned(), message, of_agent: true, output: None }
 }
 
 #[cfg(test)]
@@ -58,5 +60,13 @@ mod tests {
             assert_eq!(verdict(output, None), Err("OUTPUT_NOT_JSON".to_owned()), "{output:?}");
         }
         assert_eq!(verdict(b"\"3\"", Some(r#"{"type":"integer"}"#)), Err("OUTPUT_SCHEMA_VIOLATION".to_owned()));
+    }
+
+    #[test]
+    fn an_output_that_only_breaks_the_schema_comes_along() {
+        let schema = JsonText(r#"{"type":"integer"}"#.to_owned());
+        let fault = verify(b" \"3\" ", Some(&schema)).unwrap().unwrap_err();
+        assert_eq!(fault.output, Some(JsonText("\"3\"".to_owned())));
+        assert_eq!(verify(b"three", Some(&schema)).unwrap().unwrap_err().output, None);
     }
 }

@@ -227,6 +227,10 @@ concept! {
         TaskNotOpen,
         /// The work was claimed by somebody else or has ended.
         LeaseLost,
+        /// The task has no result that waits for the payer's word.
+        TaskNotSubmitted,
+        /// The time for reviewing this result is over.
+        ReviewOver,
         /// The auction is not open.
         AuctionNotOpen,
         /// The close has passed; bids at or after it are not taken.
@@ -336,6 +340,38 @@ concept! {
     }
 }
 
+concept! {
+    /// Why something about a dispute was refused.
+    DisputeUserError,
+    /// The codes of `DisputeUserError`.
+    DisputeErrorCode {
+        /// The task has no result that waits for the payer's word.
+        TaskNotSubmitted,
+        /// The time for reviewing this result is over.
+        ReviewOver,
+        /// A party cannot rule its own dispute.
+        ArbiterIsParty,
+        /// The dispute was ruled before, or its time is over.
+        DisputeOver,
+        /// The parties may still show evidence, and one of them has shown nothing yet.
+        EvidenceStageOpen,
+        /// The award is above the price of the task.
+        AwardAbovePrice,
+        /// The time for evidence is over.
+        EvidenceClosed,
+        /// You have shown this before.
+        EvidenceRepeated,
+        /// You have shown as much as one party may.
+        TooMuchEvidence,
+        /// The wallet does not hold enough credits.
+        InsufficientFunds,
+        /// The balance would pass the largest amount that an account can hold.
+        BalanceOverflow,
+        /// An earlier operation of the same kind named this reference.
+        ReferenceUsed,
+    }
+}
+
 /// Why a mutation was refused. Concrete types add a `code` of their concept.
 #[derive(Interface)]
 #[graphql(
@@ -359,6 +395,8 @@ pub(super) enum UserError {
     Wallet(WalletUserError),
     /// About reputations.
     Reputation(ReputationUserError),
+    /// About disputes.
+    Dispute(DisputeUserError),
 }
 
 #[cfg(test)]
@@ -366,7 +404,9 @@ mod tests {
     use super::*;
     use crate::{
         agent::rules::AgentRefused, auction::rules::AuctionRefused, ledger::rules::LedgerRefused,
-        reputation::RatingRefused, store::OnceRefused, task::rules::TaskRefused, user::rules::UserRefusal,
+        reputation::RatingRefused, store::OnceRefused,
+        task::rules::{DisputeRefused, ReviewRefused, TaskRefused},
+        user::rules::UserRefusal,
     };
     use strum::IntoEnumIterator;
 
@@ -396,6 +436,11 @@ mod tests {
         knows::<AuctionUserError, OnceRefused>();
         knows::<WalletUserError, OnceRefused>();
         knows::<ReputationUserError, OnceRefused>();
+        knows::<TaskUserError, ReviewRefused>();
+        knows::<DisputeUserError, ReviewRefused>();
+        knows::<DisputeUserError, DisputeRefused>();
+        knows::<DisputeUserError, LedgerRefused>();
+        knows::<DisputeUserError, OnceRefused>();
     }
 
     #[test]

@@ -324,7 +324,7 @@ impl BidEvent {
 
 pub(super) struct TaskEvent(Arc<Line>);
 
-/// A task was posted, went on, or ended.
+/// A task was posted, went on, was disputed, or ended.
 #[Object]
 impl TaskEvent {
     /// The id of the event, `evt_…`.
@@ -352,7 +352,7 @@ impl TaskEvent {
         self.0.event.task_id.map(ID::from)
     }
 
-    /// The budget of a posted task, the price of work; null where the kind does not tell.
+    /// The budget of a posted task, the price of work, what a dispute gave the agent; null where the kind does not tell.
     async fn amount(&self) -> Option<Credits> {
         self.0.event.payload.amount.map(Credits)
     }
@@ -382,7 +382,8 @@ impl TaskEvent {
         self.0.event.payload.duration_us.map(Duration::from_micros)
     }
 
-    /// A stable code for why; null where the kind does not tell.
+    /// A stable code for why; what the verifiers found wrong with a submitted result; `PAYER` or `AGENT`, who opened a dispute; the
+    /// kind of evidence; `UPHELD`, `REJECTED` or `DEFAULTED`, how a dispute went for its opener. Null where the kind does not tell.
     async fn reason(&self) -> Option<&str> {
         self.0.event.payload.reason.as_deref()
     }
@@ -722,7 +723,7 @@ fn ends_task(kind: Kind) -> bool {
     }
 }
 
-/// Whether an event moves the credits of those whom it names.
+/// Whether an event moves the credits of those whom it names, or decides about credits of theirs in escrow.
 fn settles(kind: Kind) -> bool {
     match kind {
         Kind::TaskPosted
@@ -735,6 +736,9 @@ fn settles(kind: Kind) -> bool {
         | Kind::TaskCancelled
         | Kind::ChannelToppedUp
         | Kind::ChannelPaid
+        | Kind::TaskSubmitted
+        | Kind::DisputeOpened
+        | Kind::EvidenceSubmitted
         | Kind::DisputeResolved
         | Kind::BondForfeited
         | Kind::EarningsWithdrawn
@@ -755,9 +759,6 @@ fn settles(kind: Kind) -> bool {
         | Kind::ChannelClosing
         | Kind::ChannelReopened
         | Kind::ChannelEquivocation
-        | Kind::TaskSubmitted
-        | Kind::DisputeOpened
-        | Kind::EvidenceSubmitted
         | Kind::ReputationChanged => false,
     }
 }
@@ -970,7 +971,8 @@ impl EventSubscription {
         .await
     }
 
-    /// What moves your credits and your agents' earnings: budgets held, channels, payouts, refunds, issues and redemptions.
+    /// What moves your credits and your agents' earnings, or decides about them: budgets held, channels, results that wait for a
+    /// word, disputes, payouts, refunds, issues and redemptions.
     async fn settlement_events(
         &self,
         ctx: &Context<'_>,

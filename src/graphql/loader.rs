@@ -12,8 +12,8 @@ use std::{
 };
 
 use entity::{
-    account, agent, agent_module, auction, bid, channel,
-    id::{AccountId, AgentId, AuctionId, BidId, ChannelId, ModuleId, TaskId, UserId},
+    account, agent, agent_module, auction, bid, channel, dispute,
+    id::{AccountId, AgentId, AuctionId, BidId, ChannelId, DisputeId, ModuleId, TaskId, UserId},
     rating, reputation, reputation_event, task, task_result, user,
 };
 use futures_util::{FutureExt, future::BoxFuture};
@@ -138,6 +138,8 @@ pub(super) struct Loaders {
     auctions_of_tasks: Batch<TaskId, auction::Model>,
     results: Batch<TaskId, task_result::Model>,
     ratings: Batch<TaskId, rating::Model>,
+    disputes: Batch<DisputeId, dispute::Model>,
+    disputes_of_tasks: Batch<TaskId, dispute::Model>,
     candidates: Batch<AuctionId, Arc<Vec<bid::Model>>>,
     standings: Batch<AgentId, Standing>,
     counts: Batch<Counting, i64>,
@@ -183,6 +185,8 @@ impl Loaders {
             auctions_of_tasks: Batch::default(),
             results: Batch::default(),
             ratings: Batch::default(),
+            disputes: Batch::default(),
+            disputes_of_tasks: Batch::default(),
             candidates: Batch::default(),
             standings: Batch::default(),
             counts: Batch::default(),
@@ -205,6 +209,8 @@ impl Loaders {
         auctions_of_tasks: auction by TaskId = TaskId, task_id;
         results: task_result by TaskId = TaskId, task_id;
         ratings: rating by TaskId = TaskId, task_id;
+        disputes: dispute by DisputeId = Id, id;
+        disputes_of_tasks: dispute by TaskId = TaskId, task_id;
     }
 
     /// The bids of an auction that can be its best: all live ones while it is open, and the one that was ranked first after the

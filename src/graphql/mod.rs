@@ -11,6 +11,7 @@ mod agent;
 mod auction;
 mod channel;
 mod context;
+mod dispute;
 mod error;
 mod event;
 mod loader;
@@ -41,6 +42,7 @@ pub struct Query(
     task::TaskQuery,
     auction::AuctionQuery,
     channel::ChannelQuery,
+    dispute::DisputeQuery,
     wallet::WalletQuery,
     reputation::ReputationQuery,
     event::EventQuery,
@@ -54,6 +56,7 @@ pub struct Mutation(
     agent::AgentMutation,
     task::TaskMutation,
     auction::AuctionMutation,
+    dispute::DisputeMutation,
     wallet::WalletMutation,
     reputation::ReputationMutation,
 );

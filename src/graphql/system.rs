@@ -6,8 +6,8 @@ use async_graphql::{Context, ID, Interface, Object, SimpleObject};
 use entity::{
     account,
     id::{
-        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, Id, ModuleId, RatingId, ReputationEventId,
-        SessionId, TaskId, TransferId, UserId,
+        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, DisputeId, EvidenceId, Id, ModuleId, RatingId,
+        ReputationEventId, SessionId, TaskId, TransferId, UserId,
     },
     money::MAX_AMOUNT,
     task,
@@ -20,6 +20,7 @@ use super::{
     auction::{Auction, Bid},
     channel::Channel,
     context::{Ask, maybe, parse_id},
+    dispute::{Dispute, Evidence},
     error::Answer,
     page::MAX_PAGE,
     reputation::{Rating, ReputationEvent},
@@ -68,6 +69,10 @@ pub(super) enum Node {
     Rating(Rating),
     /// A piece of evidence.
     ReputationEvent(ReputationEvent),
+    /// A dispute.
+    Dispute(Dispute),
+    /// What a party showed in a dispute.
+    Evidence(Evidence),
 }
 
 /// What has this id, if there is such a thing and the caller may see it.
@@ -89,6 +94,8 @@ async fn find(ctx: &Context<'_>, id: &ID, field: &str) -> Result<Option<Node>> {
         ReputationEventId::PREFIX => {
             super::reputation::find_event(ctx, parse_id(id, field)?).await?.map(Node::ReputationEvent)
         }
+        DisputeId::PREFIX => super::dispute::find(ctx, parse_id(id, field)?).await?.map(Node::Dispute),
+        EvidenceId::PREFIX => super::dispute::find_evidence(ctx, parse_id(id, field)?).await?.map(Node::Evidence),
         _ => return Err(Error::invalid(field, "is not an id of any type")),
     })
 }
@@ -237,7 +244,7 @@ async fn economic_health(ctx: &Context<'_>) -> Result<EconomicHealth> {
     let counts = format!(
         "SELECT 'auctions', COUNT(*) FROM auctions WHERE status = 'OPEN' \
          UNION ALL SELECT 'channels', COUNT(*) FROM channels WHERE status = 'OPEN' \
-         UNION ALL SELECT 'tasks', COUNT(*) FROM tasks WHERE status IN ('OPEN', 'AWARDED', 'RUNNING') \
+         UNION ALL SELECT 'tasks', COUNT(*) FROM tasks WHERE deadline_at IS NOT NULL \
          UNION ALL SELECT 'late tasks', COUNT(*) FROM tasks WHERE deadline_at <= {now} \
          UNION ALL SELECT 'late auctions', COUNT(*) FROM auctions WHERE deadline_at <= {now}"
     );

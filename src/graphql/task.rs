@@ -1,9 +1,10 @@
 //! Tasks and their results.
 
-use async_graphql::{Context, Enum, ID, InputObject, Object};
+use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
 use entity::{
     agent,
     id::{AgentId, TaskId},
+    money::Amount,
     task, task_result,
     text::JsonText,
 };
@@ -13,6 +14,7 @@ use super::{
     agent::{Agent, OrderDirection},
     auction::{Auction, AuctionTermsInput, Bid},
     channel::Channel,
+    dispute::Dispute,
     context::{Ask, books_in_order, intent, maybe, once, parse_id, payload, write},
     error::{Answer, payload},
     event::EventConnection,
@@ -25,7 +27,7 @@ use crate::{
     caller::Scope,
     error::{Error, Result},
     store::Topic,
-    task::{self as verbs, NewTask},
+    task::{self as verbs, NewTask, dispute as disputes, rules},
 };
 
 /// The states of a task.
@@ -52,11 +54,68 @@ pub(super) enum TaskStatus {
     Cancelled,
 }
 
+/// Who says that work is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::task::Acceptance")]
+pub(super) enum TaskAcceptance {
+    /// The verifiers: a result that passes them is paid at once, another one refunded.
+    Automatic,
+    /// You, within a window. Silence until its end accepts the result if and only if the verifiers passed it, and refunds it
+    /// otherwise. You and the agent's owner may dispute it instead.
+    Review,
+}
+
+/// Where the credits of a task are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub(super) enum EscrowStatus {
+    /// Set aside: the budget, or the price once an agent won.
+    Held,
+    /// Set aside until the dispute is ruled or its time is over.
+    Disputed,
+    /// The price went to the agent.
+    Released,
+    /// A ruling gave a part of the price to the agent and the rest back.
+    Split,
+    /// All of it came back.
+    Refunded,
+}
+
+/// The credits that are set aside for a task, and where they went.
+#[derive(SimpleObject)]
+pub(super) struct Escrow {
+    /// Where the credits are.
+    status: EscrowStatus,
+    /// What is set aside now; zero once the task is over.
+    held: Credits,
+    /// What the agent got, the platform's fee included.
+    paid: Credits,
+    /// What came back to the requester of the budget.
+    returned: Credits,
+}
+
+impl Escrow {
+    fn of(task: &task::Model) -> Self {
+        let (price, paid) = (task.price.unwrap_or(task.budget), task.paid.unwrap_or(Amount::ZERO));
+        let (status, held) = match task.status {
+            task::Status::Open => (EscrowStatus::Held, task.budget),
+            task::Status::Awarded | task::Status::Running | task::Status::Submitted => (EscrowStatus::Held, price),
+            task::Status::Disputed => (EscrowStatus::Disputed, price),
+            task::Status::Completed if paid < price => (EscrowStatus::Split, Amount::ZERO),
+            task::Status::Completed => (EscrowStatus::Released, Amount::ZERO),
+            task::Status::Refunded | task::Status::Expired | task::Status::Cancelled => {
+                (EscrowStatus::Refunded, Amount::ZERO)
+            }
+        };
+        let rest = task.budget.checked_sub(held).and_then(|rest| rest.checked_sub(paid)).unwrap_or(Amount::ZERO);
+        Self { status, held: Credits(held), paid: Credits(paid), returned: Credits(rest) }
+    }
+}
+
 /// Whether the work was good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::task_result::Outcome")]
 pub(super) enum TaskOutcome {
-    /// The output passed its verifiers.
+    /// There is an output: one that passed its verifiers, or one that waits, or waited, for the requester's word.
     Succeeded,
     /// The guest or its output was at fault, or our attempts ran out.
     Failed,
@@ -81,7 +140,7 @@ impl From<task::Model> for Task {
 }
 
 /// A piece of work that somebody pays for, from its posting to its settlement. Its requester, the owner of the agent that won it
-/// and administrators see it.
+/// and administrators see it; so do arbiters while its result is disputed, and the one who ruled it.
 #[Object]
 impl Task {
     /// The id, `task_…`.
@@ -229,7 +288,45 @@ impl Task {
     /// What came of it; null before.
     #[graphql(complexity = "1 + child_complexity")]
     async fn result(&self, ctx: &Context<'_>) -> Option<Answer<TaskResult>> {
-        maybe(ctx, async { Ok(ctx.loaders().results(self.0.id).await?.map(TaskResult)) }).await
+        maybe(ctx, async { result_of(ctx, &self.0).await }).await
+    }
+
+    /// Who says that the work is good.
+    async fn acceptance(&self) -> TaskAcceptance {
+        self.0.acceptance.into()
+    }
+
+    /// How long the requester may look at a result; null where there is no review.
+    async fn review_window(&self) -> Option<Duration> {
+        self.0.review_ms.map(Duration::from_millis)
+    }
+
+    /// Until when the requester may accept or reject the result, or either side open a dispute; null before there is a result, and
+    /// where there is no review.
+    async fn review_until(&self) -> Option<DateTime> {
+        let submitted = self.0.submitted_at.filter(|_| self.0.review_ms.is_some());
+        submitted.map(|submitted| DateTime(submitted.after(rules::review_window(&self.0))))
+    }
+
+    /// When the result came; null before.
+    async fn submitted_at(&self) -> Option<DateTime> {
+        self.0.submitted_at.map(DateTime)
+    }
+
+    /// Whether the verifiers passed the result; null before there is one.
+    async fn verified(&self) -> Option<bool> {
+        self.0.verified
+    }
+
+    /// The credits that are set aside for it, and where they went.
+    async fn escrow(&self) -> Escrow {
+        Escrow::of(&self.0)
+    }
+
+    /// The dispute about its result; null where there is none.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn dispute(&self, ctx: &Context<'_>) -> Option<Answer<Dispute>> {
+        maybe(ctx, super::dispute::find_of_task(ctx, self.0.id)).await
     }
 
     /// The requester's stars; null while it is not rated.
@@ -239,10 +336,16 @@ impl Task {
     }
 }
 
+/// The result of a task, with what was paid for it by now.
 #[derive(Clone)]
-pub(super) struct TaskResult(task_result::Model);
+pub(super) struct TaskResult(task_result::Model, Amount);
 
-/// What came of a task, stored together with its settlement. Who sees the task sees it.
+async fn result_of(ctx: &Context<'_>, task: &task::Model) -> Result<Option<TaskResult>> {
+    let paid = task.paid.unwrap_or(Amount::ZERO);
+    Ok(ctx.loaders().results(task.id).await?.map(|row| TaskResult(row, paid)))
+}
+
+/// What came of a task, stored together with its settlement, or before it where the requester reviews. Who sees the task sees it.
 #[Object]
 impl TaskResult {
     /// Whether the work was good.
@@ -260,7 +363,8 @@ impl TaskResult {
         &self.0.logs
     }
 
-    /// A stable code of the fault; null when there was none.
+    /// A stable code of the fault, or of what the verifiers found wrong with an output that waits for the requester's word; null
+    /// when there was none.
     async fn fault_code(&self) -> Option<&str> {
         self.0.fault_code.as_deref()
     }
@@ -300,9 +404,9 @@ impl TaskResult {
         self.0.output_sha256.as_deref()
     }
 
-    /// What the requester was charged.
+    /// What the requester was charged; zero while the result waits for the requester's word.
     async fn cost(&self) -> Credits {
-        Credits(self.0.cost)
+        Credits(self.1)
     }
 
     /// When it was stored.
@@ -411,6 +515,11 @@ pub(super) struct TaskInput {
     start_timeout: Option<Duration>,
     /// How often the work is tried when the fault is ours; the service's default when it is left out.
     max_attempts: Option<i32>,
+    /// Who says that the work is good.
+    #[graphql(default_with = "TaskAcceptance::Automatic")]
+    acceptance: TaskAcceptance,
+    /// How long you may look at a result; only with `REVIEW`, and the service's default when it is left out.
+    review_window: Option<Duration>,
 }
 
 impl TaskInput {
@@ -425,6 +534,8 @@ impl TaskInput {
             timeout: self.timeout.map(|timeout| timeout.0),
             start_timeout: self.start_timeout.map(|timeout| timeout.0),
             max_attempts: self.max_attempts,
+            acceptance: self.acceptance.into(),
+            review_window: self.review_window.map(|window| window.0),
         }
     }
 }
@@ -447,14 +558,52 @@ pub(super) struct CancelTaskInput {
     task_id: ID,
 }
 
+/// Input of `acceptResult`.
+#[derive(InputObject)]
+pub(super) struct AcceptResultInput {
+    /// The task whose result you accept.
+    task_id: ID,
+    /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
+    idempotency_key: String,
+}
+
+/// Input of `rejectResult`.
+#[derive(InputObject)]
+pub(super) struct RejectResultInput {
+    /// The task whose result you reject.
+    task_id: ID,
+    /// What is wrong with it; 1 to 10,000 characters.
+    reason: String,
+    /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
+    idempotency_key: String,
+}
+
 intent! {
     ExecuteTaskInput = "executeTask", moves_credits: true;
+    AcceptResultInput = "acceptResult", moves_credits: true;
+    RejectResultInput = "rejectResult", moves_credits: false;
 }
 
 payload! {
     /// Answer of `executeTask`.
     ExecuteTaskPayload {
         /// The task; null when it was refused.
+        task: Task
+    } TaskUserError
+}
+
+payload! {
+    /// Answer of `acceptResult`.
+    AcceptResultPayload {
+        /// The task as it is now; null when it was refused.
+        task: Task
+    } TaskUserError
+}
+
+payload! {
+    /// Answer of `rejectResult`.
+    RejectResultPayload {
+        /// The task as it is now, with its dispute; null when it was refused.
         task: Task
     } TaskUserError
 }
@@ -483,7 +632,12 @@ pub(super) async fn visible(ctx: &Context<'_>, id: TaskId) -> Result<Option<task
         Some(agent) if !own => ctx.loaders().agents(agent).await?,
         Some(_) | None => None,
     };
-    Ok(verbs::may_see(&row, agent.as_ref(), ctx.caller()).then_some(row))
+    if verbs::may_see(&row, agent.as_ref(), ctx.caller()) {
+        return Ok(Some(row));
+    }
+    // Who may rule a dispute about it looks into it.
+    let dispute = if ctx.caller().is_arbiter() { ctx.loaders().disputes_of_tasks(id).await? } else { None };
+    Ok(dispute.filter(|dispute| disputes::may_look_into(dispute, ctx.caller())).map(|_| row))
 }
 
 #[derive(Default)]
@@ -506,7 +660,7 @@ impl TaskQuery {
     ) -> Option<Answer<TaskResult>> {
         maybe(ctx, async {
             let task = visible(ctx, parse_id(&task_id, "taskId")?).await?.ok_or(Error::NotFound("task"))?;
-            Ok(ctx.loaders().results(task.id).await?.map(TaskResult))
+            result_of(ctx, &task).await
         })
         .await
     }
@@ -588,6 +742,35 @@ impl TaskMutation {
             let task = parse_id(&input.task_id, "taskId")?;
             books_in_order(ctx)?;
             Ok(write(ctx, async |work| verbs::cancel(work, task).await).await?.into())
+        })
+        .await
+    }
+
+    /// Accepts the result of a task of yours that waits for your word: the agent is paid in full.
+    #[graphql(complexity = "10 + child_complexity")]
+    async fn accept_result(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The task.")] input: AcceptResultInput,
+    ) -> Option<Answer<AcceptResultPayload>> {
+        payload(ctx, async {
+            let task = parse_id(&input.task_id, "taskId")?;
+            Ok(once(ctx, &input, async |work| disputes::accept(work, task).await).await?.value.into())
+        })
+        .await
+    }
+
+    /// Rejects the result of a task of yours that waits for your word. That opens a dispute: the price stays in escrow until an
+    /// arbiter rules how it is shared out, or the time for it is over.
+    #[graphql(complexity = "10 + child_complexity")]
+    async fn reject_result(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The task and the reason.")] input: RejectResultInput,
+    ) -> Option<Answer<RejectResultPayload>> {
+        payload(ctx, async {
+            let task = parse_id(&input.task_id, "taskId")?;
+            Ok(once(ctx, &input, async |work| disputes::reject(work, task, &input.reason).await).await?.value.into())
         })
         .await
     }

@@ -57,6 +57,8 @@ const CANDIDATES: usize = 1_000;
 const CANDIDATE_PAGE: u64 = 100;
 /// Agents that a leaderboard shows at most.
 const MAX_LEADERS: u64 = 100;
+/// How a task that was worked on can end.
+const OUTCOMES: [Cause; 3] = [Cause::Success, Cause::Failure, Cause::Ruling];
 /// Events that a replay reads at a time.
 const REPLAY_PAGE: u64 = 500;
 
@@ -132,7 +134,7 @@ fn row_of_agent() -> sea_orm::RelationDef {
 pub struct Evidence<'a> {
     pub task: &'a task::Model,
     pub agent: &'a agent::Model,
-    /// A success, a failure through the agent's fault, or a win that it did not start, which counts as a failure.
+    /// A success, a failure through the agent's fault, a ruling, or a win that it did not start, which counts as a failure.
     pub cause: Cause,
     /// The price of the task, which weighs the evidence.
     pub amount: Amount,
@@ -140,7 +142,7 @@ pub struct Evidence<'a> {
     pub worked: Option<Duration>,
     /// How long the agent had promised that it would take.
     pub promised: Option<Duration>,
-    /// What was paid for it.
+    /// What was paid for it. The success of a ruling is its share of `amount`.
     pub paid: Amount,
 }
 
@@ -151,7 +153,8 @@ pub async fn record_outcome(work: &mut Work, evidence: Evidence<'_>) -> Result<r
     let (marks, worked, paid) = match cause {
         Cause::Success => (rules::Marks::success(worked, promised), worked.unwrap_or_default(), paid),
         Cause::Failure | Cause::Timeout => (rules::Marks::failure(), Duration::ZERO, Amount::ZERO),
-        Cause::Rating | Cause::Ruling => return Err(Error::internal("this is not how a settlement ends")),
+        Cause::Ruling => (rules::Marks::ruling(paid, amount, worked, promised), worked.unwrap_or_default(), paid),
+        Cause::Rating => return Err(Error::internal("this is not how a settlement ends")),
     };
     let row = lock(work, agent.id).await?;
     let (payer, owner) = (task.requester_id, agent.owner_id);
@@ -198,7 +201,7 @@ pub async fn rate(work: &mut Work, new: NewRating) -> Result<rating::Model> {
     rules::may_rate(&task, rated, work.terms().rating_window, work.now())?;
     let outcome = reputation_event::Entity::find()
         .filter(reputation_event::Column::TaskId.eq(task.id))
-        .filter(reputation_event::Column::Cause.eq(Cause::Success))
+        .filter(reputation_event::Column::Cause.is_in(OUTCOMES))
         .one(work.tx())
         .await?
         .ok_or_else(|| Error::internal("a completed task is no evidence"))?;
@@ -280,7 +283,7 @@ async fn settled_of_pair(work: &Work, payer: UserId, owner: UserId) -> Result<i6
         .filter(reputation_event::Column::PayerId.eq(payer))
         .filter(reputation_event::Column::OwnerId.eq(owner))
         .filter(reputation_event::Column::CreatedAt.gt(work.now().before(rules::PAIR_WINDOW)))
-        .filter(reputation_event::Column::Cause.is_in([Cause::Success, Cause::Failure]))
+        .filter(reputation_event::Column::Cause.is_in(OUTCOMES))
         .limit(rules::PAIR_CAP.unsigned_abs())
         .into_query();
     let count = Query::select().expr(Func::count(Expr::col(Asterisk))).from_subquery(recent, "recent").to_owned();
@@ -293,7 +296,7 @@ async fn usual_price(work: &Work) -> Result<Option<Amount>> {
     let prices: Vec<Amount> = reputation_event::Entity::find()
         .select_only()
         .column(reputation_event::Column::Amount)
-        .filter(reputation_event::Column::Cause.is_in([Cause::Success, Cause::Failure]))
+        .filter(reputation_event::Column::Cause.is_in(OUTCOMES))
         .order_by_desc(reputation_event::Column::Id)
         .limit(rules::PRICE_SAMPLE)
         .into_tuple()

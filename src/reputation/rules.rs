@@ -236,6 +236,17 @@ impl Marks {
         Self { success: Some(0), ..Self::default() }
     }
 
+    /// The marks of a dispute that gave the agent `paid` of `price`: that share of a success, and never nothing where anything was
+    /// paid. Work that was worth nothing says nothing about timeliness.
+    #[must_use]
+    pub fn ruling(paid: Amount, price: Amount, worked: Option<Duration>, promised: Option<Duration>) -> Self {
+        if paid.is_zero() {
+            return Self::failure();
+        }
+        let worth = share(i128::from(paid.micros()), i128::from(price.micros())).max(1);
+        Self { success: Some(worth), ..Self::success(worked, promised) }
+    }
+
     /// The marks of a payer's stars.
     #[must_use]
     pub fn rating(stars: i32) -> Self {

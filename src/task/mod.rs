@@ -9,12 +9,22 @@
 //!   │ claim
 //!   ▼
 //! RUNNING ─ accepted ─► COMPLETED(post p)      ─ failed ─► REFUNDED(void p)
+//!   │ a result, with acceptance REVIEW
+//!   ▼
+//! SUBMITTED ─ accepted, or silence over verified work ─► COMPLETED(post p)      ─ silence over other work ─► REFUNDED(void p)
+//!   │ a party disputes it
+//!   ▼
+//! DISPUTED ─ ruling x, or the verifiers' verdict ─► COMPLETED(post x, void p − x), or REFUNDED(void p) when x is nothing
 //! ```
+//!
+//! Where a step leads, what it moves and what it says about the agent is decided by [`rules::next`] alone. What follows a result
+//! that waits for its payer is in [`dispute`].
 //!
 //! What must always hold: a task that is not over holds money exactly once and has a deadline at which the sweeper alone can
 //! finish it; a task that is over holds none; a payment, its result, its evidence and its events are one unit of work; nothing
 //! leads out of a terminal state.
 
+pub mod dispute;
 pub mod rules;
 pub mod schema;
 #[cfg(test)]
@@ -32,7 +42,7 @@ use entity::{
     id::{AuctionId, BidId, ChannelId, ExecutionId, HoldId, TaskId, UserId},
     money::{Amount, MAX_AMOUNT},
     reputation_event::Cause,
-    task::{self, Status},
+    task::{self, Acceptance, Status},
     task_result::{self, Outcome},
     text::JsonText,
     time::Timestamp,
@@ -53,7 +63,7 @@ use crate::{
     reputation::{self, Evidence},
     store::{Event, Work},
 };
-use rules::{Step, TaskRefused};
+use rules::{Life, Step, TaskRefused, Turn};
 
 pub use crate::auction::Terms as AuctionTerms;
 
@@ -76,6 +86,10 @@ pub struct NewTask {
     pub start_timeout: Option<Duration>,
     /// How often the work is tried when the fault is ours.
     pub max_attempts: Option<i32>,
+    /// Who says that the work is good.
+    pub acceptance: Acceptance,
+    /// How long the payer may look at a result; only with REVIEW.
+    pub review_window: Option<Duration>,
 }
 
 /// Posts a task, and awards it at once unless the terms give its auction time. The budget is held.
@@ -144,6 +158,17 @@ fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
     if !(1..=terms.max_attempts).contains(&max_attempts) {
         return Err(Error::invalid("maxAttempts", format!("must be between 1 and {}", terms.max_attempts)));
     }
+    let review = match (new.acceptance, new.review_window) {
+        (Acceptance::Automatic, None) => None,
+        (Acceptance::Automatic, Some(_)) => {
+            return Err(Error::invalid("reviewWindow", "is for tasks with the acceptance REVIEW"));
+        }
+        (Acceptance::Review, window) => Some(window.unwrap_or(terms.review_window)),
+    };
+    if review.is_some_and(|window| window < terms.min_review_window || window > terms.max_review_window) {
+        let (least, most) = (terms.min_review_window.as_secs(), terms.max_review_window.as_secs());
+        return Err(Error::invalid("reviewWindow", format!("must be between {least} and {most} seconds")));
+    }
     let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     Ok(task::Model {
         id: work.fresh(),
@@ -171,8 +196,8 @@ fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
         awarded_at: None,
         started_at: None,
         finished_at: None,
-        acceptance: task::Acceptance::Automatic,
-        review_ms: None,
+        acceptance: new.acceptance,
+        review_ms: review.map(millis),
         verified: None,
         submitted_at: None,
     })
@@ -276,13 +301,14 @@ async fn assign(
     let now = work.now();
     let start_by = now.after(Duration::from_millis(u64::try_from(task.start_timeout_ms).unwrap_or(0)));
     let limit = rules::hard_limit(&task, 1, work.terms().lease, work.terms().retry_base);
+    let review = rules::review_limit(&task, work.terms().evidence_window, work.terms().ruling_window);
     let opening = Opening {
         id: channel,
         task: &task,
         agent: win.agent.id,
         owner: win.agent.owner_id,
         hold,
-        expires_at: start_by.after(limit),
+        expires_at: start_by.after(limit).after(review),
     };
     channels::open_escrow(work, opening).await?;
     let row = execution::ActiveModel {
@@ -303,7 +329,7 @@ async fn assign(
     };
     execution::Entity::insert(row).exec_without_returning(work.tx()).await?;
     let task = task::Model {
-        status: step(&task, Step::Award)?,
+        status: step(&task, Step::Award(win.price))?.life.status,
         bid_id: Some(win.bid.id),
         agent_id: Some(win.agent.id),
         channel_id: Some(channel),
@@ -324,7 +350,8 @@ async fn expire_auction(
     let returned = ledger::release_budget(work, task.hold_id, task.requester_id, task.id).await?;
     let auction = auctions::close(work, auction, Closing::Expired).await?;
     let why = ("NO_ELIGIBLE_BID", "No eligible bid was made.");
-    let task = finish(work, task, Step::Expire, Amount::ZERO, Some(why)).await?;
+    let turn = step(&task, Step::Expire)?;
+    let task = finish(work, task, &turn, Some(why)).await?;
     record_end(work, &task, None, event::Kind::TaskExpired, returned, Payload::default());
     Ok((auction, task))
 }
@@ -353,13 +380,11 @@ async fn call_off(
         return Err(Error::NotFound(noun));
     }
     let task = lock(work, auction.task_id).await?;
-    if rules::next(task.status, Step::Cancel).is_none() {
-        return Err(TaskRefused::TaskNotOpen.into());
-    }
+    let turn = rules::next(&Life::of(&task, None), Step::Cancel).ok_or(TaskRefused::TaskNotOpen)?;
     let returned = ledger::release_budget(work, task.hold_id, task.requester_id, task.id).await?;
     let auction = auctions::close(work, auction, Closing::Cancelled).await?;
     let why = ("CANCELLED", "The requester cancelled the task.");
-    let task = finish(work, task, Step::Cancel, Amount::ZERO, Some(why)).await?;
+    let task = finish(work, task, &turn, Some(why)).await?;
     record_end(work, &task, None, event::Kind::TaskCancelled, returned, Payload::default());
     Ok((task, auction))
 }
@@ -368,7 +393,7 @@ async fn call_off(
 pub async fn start(work: &mut Work, task: task::Model, agent: &agent::Model, attempt: i32) -> Result<task::Model> {
     let limit = rules::hard_limit(&task, attempt, work.terms().lease, work.terms().retry_base);
     let task = task::Model {
-        status: step(&task, Step::Start)?,
+        status: step(&task, Step::Start)?.life.status,
         started_at: task.started_at.or(Some(work.now())),
         deadline_at: Some(work.now().after(limit)),
         ..task
@@ -409,32 +434,79 @@ pub struct Fault {
     pub message: String,
     /// Whether the agent is to blame. When it is not, its reputation does not move.
     pub of_agent: bool,
+    /// What the agent answered, where it was the verifiers alone that refused it: a payer who reviews may still want it.
+    pub output: Option<JsonText>,
 }
 
-/// Settles a locked, running task by what came of it: the agent is paid or the payer refunded, the result is stored, the
-/// reputation moves, all in this unit of work.
+/// Ends the work on a locked, running task by what came of it, all in this unit of work. The agent is paid or the payer refunded,
+/// the result is stored, the reputation moves; where the payer reviews, the result is stored and waits.
 pub async fn settle(work: &mut Work, task: task::Model, agent: &agent::Model, report: Report) -> Result<task::Model> {
-    let price = task.price.ok_or_else(|| Error::internal("a running task without a price"))?;
-    let channel = task.channel_id.ok_or_else(|| Error::internal("a running task without a channel"))?;
-    let succeeded = report.outcome.is_ok();
-    let (paid, reason, step) = if succeeded {
-        (price, CloseReason::Settled, Step::Complete)
-    } else {
-        (Amount::ZERO, CloseReason::Refunded, Step::Refund)
+    let turn = step(
+        &task,
+        match &report.outcome {
+            Ok(_) => Step::Submit(true),
+            Err(fault) if fault.output.is_some() => Step::Submit(false),
+            Err(fault) => Step::Fail(fault.of_agent),
+        },
+    )?;
+    let fault = report.outcome.as_ref().err().map(|fault| (fault.code.clone(), fault.message.clone()));
+    let came = turn.life.verified.map(|_| work.now());
+    let task = task::Model { verified: turn.life.verified, submitted_at: came, ..task };
+    let wall = report.usage.wall;
+    store_result(work, &task, agent, report, &turn).await?;
+    let why = fault.as_ref().map(|(code, message)| (code.as_str(), message.as_str()));
+    if turn.life.status == Status::Submitted {
+        return submit(work, task, agent, why, wall).await;
+    }
+    conclude(work, task, agent, &turn, why, wall).await
+}
+
+/// Puts a result before the payer, who has a window to accept or reject it.
+async fn submit(
+    work: &mut Work,
+    task: task::Model,
+    agent: &agent::Model,
+    why: Option<(&str, &str)>,
+    wall: Duration,
+) -> Result<task::Model> {
+    let until = work.now().after(rules::review_window(&task));
+    let task = task::Model { status: Status::Submitted, deadline_at: Some(until), ..task };
+    save(work, &task).await?;
+    let payload = Payload {
+        amount: task.price,
+        runtime: Some(agent.runtime),
+        reason: why.map(|(code, _)| code.to_owned()),
+        duration_us: i64::try_from(wall.as_micros()).ok(),
+        ..Payload::default()
     };
+    work.record(about_work(&task, agent, event::Kind::TaskSubmitted, payload));
+    Ok(task)
+}
+
+/// Settles a locked task of which there is a winner, as a step says: its channel pays and gives back, the reputation moves, the
+/// task is over. `wall` is how long the work took.
+async fn conclude(
+    work: &mut Work,
+    task: task::Model,
+    agent: &agent::Model,
+    turn: &Turn,
+    why: Option<(&str, &str)>,
+    wall: Duration,
+) -> Result<task::Model> {
+    let price = task.price.ok_or_else(|| Error::internal("a settled task without a price"))?;
+    let channel = task.channel_id.ok_or_else(|| Error::internal("a settled task without a channel"))?;
+    let (paid, succeeded) = (turn.flow.paid, turn.life.status == Status::Completed);
+    let reason = if succeeded { CloseReason::Settled } else { CloseReason::Refunded };
     let settled = channels::settle(work, channel, agent.owner_id, paid, reason).await?;
-    let fault = report.outcome.as_ref().err().cloned();
     let promised = match task.bid_id {
         Some(bid) => bid::Entity::find_by_id(bid).one(work.tx()).await?.and_then(|bid| bid.promised_ms),
         None => None,
     };
-    let wall = report.usage.wall;
-    store_result(work, &task, agent, report, paid).await?;
-    if fault.as_ref().is_none_or(|fault| fault.of_agent) {
+    if let Some(cause) = turn.evidence {
         let evidence = Evidence {
             task: &task,
             agent,
-            cause: if succeeded { Cause::Success } else { Cause::Failure },
+            cause,
             amount: price,
             worked: succeeded.then_some(wall),
             promised: promised.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
@@ -442,14 +514,13 @@ pub async fn settle(work: &mut Work, task: task::Model, agent: &agent::Model, re
         };
         reputation::record_outcome(work, evidence).await?;
     }
-    let why = fault.as_ref().map(|fault| (fault.code.as_str(), fault.message.as_str()));
-    let task = finish(work, task, step, paid, why).await?;
+    let why = why.filter(|_| !succeeded);
+    let task = finish(work, task, turn, why).await?;
     let kind = if succeeded { event::Kind::TaskCompleted } else { event::Kind::TaskRefunded };
     let payload = Payload {
         amount: Some(paid),
         fee: Some(settled.fee),
         runtime: Some(agent.runtime),
-        reason: fault.map(|fault| fault.code),
         duration_us: i64::try_from(wall.as_micros()).ok(),
         ..Payload::default()
     };
@@ -462,13 +533,19 @@ async fn store_result(
     task: &task::Model,
     agent: &agent::Model,
     report: Report,
-    cost: Amount,
+    turn: &Turn,
 ) -> Result<()> {
     let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let waits = turn.life.status == Status::Submitted;
     let (outcome, output, fault) = match report.outcome {
         Ok(output) => (Outcome::Succeeded, Some(output), None),
-        Err(fault) => (Outcome::Failed, None, Some(fault)),
+        // What the verifiers refuse is kept where the payer decides.
+        Err(Fault { output: Some(output), code, message, .. }) if waits => {
+            (Outcome::Succeeded, Some(output), Some((code, message)))
+        }
+        Err(fault) => (Outcome::Failed, None, Some((fault.code, fault.message))),
     };
+    let (fault_code, fault_message) = fault.unzip();
     let row = task_result::ActiveModel {
         task_id: Set(task.id),
         execution_id: Set(report.execution),
@@ -477,14 +554,14 @@ async fn store_result(
         output_sha256: Set(output.as_ref().map(|output| hex::encode(Sha256::digest(output.0.as_bytes())))),
         output: Set(output),
         logs: Set(report.logs),
-        fault_code: Set(fault.as_ref().map(|fault| fault.code.clone())),
-        fault_message: Set(fault.map(|fault| fault.message)),
+        fault_code: Set(fault_code),
+        fault_message: Set(fault_message),
         fuel: Set(count(report.usage.fuel)),
         peak_memory_bytes: Set(count(report.usage.peak_memory_bytes)),
         wall_us: Set(i64::try_from(report.usage.wall.as_micros()).unwrap_or(i64::MAX)),
         module_sha256: Set(report.module_sha256),
         input_sha256: Set(task.input_sha256.clone()),
-        cost: Set(cost),
+        cost: Set(turn.flow.paid),
         created_at: Set(work.now()),
     };
     task_result::Entity::insert(row).exec_without_returning(work.tx()).await?;
@@ -535,7 +612,8 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
     auctions::replace_winner(work, auction, bid, next.as_ref()).await?;
     let Some(win) = next else {
         let why = ("NO_AGENT_STARTED", "No agent started the work in time.");
-        let task = finish(work, task, Step::Expire, Amount::ZERO, Some(why)).await?;
+        let turn = step(&task, Step::Expire)?;
+        let task = finish(work, task, &turn, Some(why)).await?;
         record_end(work, &task, Some(&agent), event::Kind::TaskExpired, settled.returned, Payload::default());
         return Ok(true);
     };
@@ -547,13 +625,13 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
     Ok(true)
 }
 
-/// Awarded and running tasks whose deadline is over at `now`, earliest first.
+/// Tasks whose deadline is over at `now`, earliest first; those that are open end with their auctions.
 pub async fn due(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<(TaskId, Status)>> {
     Ok(task::Entity::find()
         .select_only()
         .columns([task::Column::Id, task::Column::Status])
         .filter(task::Column::DeadlineAt.lte(now))
-        .filter(task::Column::Status.is_in([Status::Awarded, Status::Running]))
+        .filter(task::Column::Status.is_in([Status::Awarded, Status::Running, Status::Submitted, Status::Disputed]))
         .order_by_asc(task::Column::DeadlineAt)
         .limit(limit)
         .into_tuple()
@@ -581,23 +659,22 @@ async fn agent_row(work: &Work, id: entity::id::AgentId) -> Result<agent::Model>
     agent::Entity::find_by_id(id).one(work.tx()).await?.ok_or_else(|| Error::internal("a task's agent vanished"))
 }
 
-fn step(task: &task::Model, step: Step) -> Result<Status> {
-    rules::next(task.status, step)
+fn step(task: &task::Model, step: Step) -> Result<Turn> {
+    rules::next(&Life::of(task, None), step)
         .ok_or_else(|| Error::internal(format!("{} is {}: it cannot {step:?}", task.id, task.status.name())))
 }
 
 async fn finish(
     work: &Work,
     task: task::Model,
-    how: Step,
-    paid: Amount,
+    turn: &Turn,
     why: Option<(&str, &str)>,
 ) -> Result<task::Model> {
     let task = task::Model {
-        status: step(&task, how)?,
-        paid: task.price.map(|_| paid),
+        status: turn.life.status,
+        paid: task.price.map(|_| turn.flow.paid),
         deadline_at: None,
-        finished_at: Some(work.now()),
+        finished_at: Some(rules::end_of(&task, work.now())),
         failure_code: why.map(|(code, _)| code.to_owned()),
         failure_message: why.map(|(_, message)| message.to_owned()),
         ..task
@@ -637,6 +714,8 @@ async fn save(work: &Work, task: &task::Model) -> Result<()> {
     row.awarded_at = Set(task.awarded_at);
     row.started_at = Set(task.started_at);
     row.finished_at = Set(task.finished_at);
+    row.verified = Set(task.verified);
+    row.submitted_at = Set(task.submitted_at);
     row.update_without_returning(work.tx()).await?;
     Ok(())
 }

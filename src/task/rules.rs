@@ -4,7 +4,14 @@
 
 use std::time::Duration;
 
-use entity::task::{self, Status};
+use entity::{
+    dispute, evidence,
+    money::Amount,
+    reputation_event::Cause,
+    task::{self, Acceptance, Status},
+    time::Timestamp,
+};
+use url::Url;
 
 use crate::error::refusals;
 
@@ -18,56 +25,353 @@ refusals! {
     }
 }
 
+refusals! {
+    /// Why a result is neither accepted nor disputed, in the order in which it is checked.
+    ReviewRefused {
+        /// There is no result yet, it needs no review, or it was accepted, disputed or settled before.
+        TaskNotSubmitted = "The task has no result that waits for the payer's word.",
+        /// The window is over; silence has decided, even if nobody noticed yet.
+        ReviewOver = "The time for reviewing this result is over.",
+    }
+}
+
+refusals! {
+    /// Why a dispute takes neither evidence nor a ruling, in the order in which it is checked.
+    DisputeRefused {
+        /// An arbiter must be nobody's friend.
+        ArbiterIsParty = "A party cannot rule its own dispute.",
+        /// It was ruled before, or its time is over.
+        DisputeOver = "The dispute is over.",
+        /// The parties still have time, and one of them has shown nothing yet.
+        EvidenceStageOpen = "The parties may still show evidence; rule when both have, or when their time is over.",
+        /// There is no more to share out than the price.
+        AwardAbovePrice = "The award is above the price of the task.",
+        /// Too late for evidence.
+        EvidenceClosed = "The time for evidence is over.",
+        /// The same body from the same party.
+        EvidenceRepeated = "You have shown this before.",
+        /// A party may show a bounded number of pieces.
+        TooMuchEvidence = "You have shown as much as one party may.",
+    }
+}
+
+/// What of a task decides what may happen to it next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Life {
+    pub status: Status,
+    pub acceptance: Acceptance,
+    pub budget: Amount,
+    /// What the present winner is paid for good work.
+    pub price: Option<Amount>,
+    /// Whether the verifiers passed the result; empty before there is one.
+    pub verified: Option<bool>,
+    /// The stage of its dispute; empty before there is one.
+    pub dispute: Option<dispute::Status>,
+}
+
+impl Life {
+    /// The life of a task of which there is no dispute, or whose dispute does not matter to the step.
+    #[must_use]
+    pub fn of(task: &task::Model, dispute: Option<&dispute::Model>) -> Self {
+        Self {
+            status: task.status,
+            acceptance: task.acceptance,
+            budget: task.budget,
+            price: task.price,
+            verified: task.verified,
+            dispute: dispute.map(|dispute| dispute.status),
+        }
+    }
+}
+
 /// What can happen to a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// An agent won, or took over.
-    Award,
+    /// An agent won for this price, or took over from a winner that did not start.
+    Award(Amount),
     /// A worker claimed the work, the first time or again.
     Start,
-    /// The result is there and waits for the payer.
-    Submit,
+    /// A result came; says whether the verifiers passed it.
+    Submit(bool),
+    /// No result came: the guest or our attempts were at fault, or there was no more time. Says whether the agent is to blame.
+    Fail(bool),
+    /// The payer is content with the result.
+    Accept,
     /// A party disputes the result.
     Dispute,
-    /// The result was accepted, or a ruling gives the agent a share.
-    Complete,
-    /// The work failed.
-    Refund,
-    /// Nobody does it.
+    /// An arbiter gives the agent this much of the price.
+    Rule(Amount),
+    /// The deadline is over and nobody did what was waited for.
     Expire,
     /// The requester does not want it any more.
     Cancel,
 }
 
-/// Where a step leads, or nothing when it is not possible.
+/// What a step means for the money of a task. Whatever leaves a hold resolves it, all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// What the agent gets, the platform's fee included.
+    pub paid: Amount,
+    /// What goes back to the payer.
+    pub returned: Amount,
+    /// What goes from the hold on the budget into a new one, the deposit for the winner.
+    pub carried: Amount,
+    /// What the payer puts into a new deposit, because the one before it went back.
+    pub deposited: Amount,
+}
+
+/// Where a step leads, what it moves and what it says about the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Turn {
+    pub life: Life,
+    pub flow: Flow,
+    /// The evidence about the agent's work; empty when nothing is known, or nobody is to blame.
+    pub evidence: Option<Cause>,
+}
+
+/// Where a step leads, or nothing when it is not possible. Everything that happens to a task goes through here.
 #[must_use]
-pub fn next(status: Status, step: Step) -> Option<Status> {
-    match (status, step) {
-        (Status::Open | Status::Awarded, Step::Award) => Some(Status::Awarded),
-        (Status::Awarded | Status::Running, Step::Start) => Some(Status::Running),
-        (Status::Running, Step::Submit) => Some(Status::Submitted),
-        (Status::Submitted, Step::Dispute) => Some(Status::Disputed),
-        (Status::Running | Status::Submitted | Status::Disputed, Step::Complete) => Some(Status::Completed),
-        (Status::Running | Status::Submitted | Status::Disputed, Step::Refund) => Some(Status::Refunded),
-        (Status::Open | Status::Awarded, Step::Expire) => Some(Status::Expired),
-        (Status::Open, Step::Cancel) => Some(Status::Cancelled),
-        (Status::Open, Step::Start | Step::Submit | Step::Dispute | Step::Complete | Step::Refund)
-        | (Status::Awarded, Step::Submit | Step::Dispute | Step::Complete | Step::Refund | Step::Cancel)
-        | (Status::Running, Step::Award | Step::Dispute | Step::Expire | Step::Cancel)
-        | (Status::Submitted, Step::Award | Step::Start | Step::Submit | Step::Expire | Step::Cancel)
-        | (Status::Disputed, Step::Award | Step::Start | Step::Submit | Step::Dispute | Step::Expire | Step::Cancel)
-        | (
-            Status::Completed | Status::Refunded | Status::Expired | Status::Cancelled,
-            Step::Award
-            | Step::Start
-            | Step::Submit
-            | Step::Dispute
-            | Step::Complete
-            | Step::Refund
-            | Step::Expire
-            | Step::Cancel,
-        ) => None,
+pub fn next(life: &Life, step: Step) -> Option<Turn> {
+    match life.status {
+        Status::Open => match step {
+            Step::Award(price) => award(life, price),
+            Step::Expire => give_back(life, Status::Expired, life.budget),
+            Step::Cancel => give_back(life, Status::Cancelled, life.budget),
+            Step::Start | Step::Submit(_) | Step::Fail(_) | Step::Accept | Step::Dispute | Step::Rule(_) => None,
+        },
+        Status::Awarded => match step {
+            Step::Award(price) => take_over(life, price),
+            Step::Start => Some(quiet(Life { status: Status::Running, ..*life })),
+            Step::Expire => give_back(life, Status::Expired, life.price?),
+            Step::Submit(_) | Step::Fail(_) | Step::Accept | Step::Dispute | Step::Rule(_) | Step::Cancel => None,
+        },
+        Status::Running => match step {
+            Step::Start => Some(quiet(*life)),
+            Step::Submit(verified) => {
+                let life = Life { verified: Some(verified), ..*life };
+                match life.acceptance {
+                    Acceptance::Automatic => by_verdict(&life),
+                    Acceptance::Review => Some(quiet(Life { status: Status::Submitted, ..life })),
+                }
+            }
+            Step::Fail(of_agent) => share_out(life, Amount::ZERO, of_agent.then_some(Cause::Failure)),
+            Step::Award(_) | Step::Accept | Step::Dispute | Step::Rule(_) | Step::Expire | Step::Cancel => None,
+        },
+        Status::Submitted => match step {
+            Step::Accept => share_out(life, life.price?, Some(Cause::Success)),
+            Step::Dispute => {
+                let dispute = Some(dispute::Status::Evidence);
+                Some(quiet(Life { status: Status::Disputed, dispute, ..*life }))
+            }
+            Step::Expire => by_verdict(life),
+            Step::Award(_) | Step::Start | Step::Submit(_) | Step::Fail(_) | Step::Rule(_) | Step::Cancel => None,
+        },
+        Status::Disputed => match (step, life.dispute?) {
+            (Step::Rule(share), dispute::Status::Evidence | dispute::Status::Ruling) => {
+                let life = Life { dispute: Some(dispute::Status::Ruled), ..*life };
+                share_out(&life, share, Some(Cause::Ruling))
+            }
+            (Step::Expire, dispute::Status::Evidence) => {
+                Some(quiet(Life { dispute: Some(dispute::Status::Ruling), ..*life }))
+            }
+            (Step::Expire, dispute::Status::Ruling) => {
+                let life = Life { dispute: Some(dispute::Status::Defaulted), ..*life };
+                share_out(&life, verdict(&life)?, Some(Cause::Ruling))
+            }
+            (Step::Rule(_) | Step::Expire, dispute::Status::Ruled | dispute::Status::Defaulted)
+            | (
+                Step::Award(_)
+                | Step::Start
+                | Step::Submit(_)
+                | Step::Fail(_)
+                | Step::Accept
+                | Step::Dispute
+                | Step::Cancel,
+                _,
+            ) => None,
+        },
+        Status::Completed | Status::Refunded | Status::Expired | Status::Cancelled => None,
     }
+}
+
+/// A step that moves nothing.
+fn quiet(life: Life) -> Turn {
+    Turn { life, flow: Flow::default(), evidence: None }
+}
+
+fn give_back(life: &Life, status: Status, held: Amount) -> Option<Turn> {
+    let flow = Flow { returned: held, ..Flow::default() };
+    Some(Turn { life: Life { status, ..*life }, flow, evidence: None })
+}
+
+fn award(life: &Life, price: Amount) -> Option<Turn> {
+    let returned = life.budget.checked_sub(price).filter(|_| !price.is_zero())?;
+    let life = Life { status: Status::Awarded, price: Some(price), ..*life };
+    Some(Turn { life, flow: Flow { carried: price, returned, ..Flow::default() }, evidence: None })
+}
+
+fn take_over(life: &Life, price: Amount) -> Option<Turn> {
+    let returned = life.price?;
+    if price.is_zero() || price > life.budget {
+        return None;
+    }
+    let life = Life { price: Some(price), ..*life };
+    Some(Turn { life, flow: Flow { returned, deposited: price, ..Flow::default() }, evidence: None })
+}
+
+/// What the verifiers' word alone gives the agent.
+fn verdict(life: &Life) -> Option<Amount> {
+    if life.verified? { life.price } else { Some(Amount::ZERO) }
+}
+
+fn by_verdict(life: &Life) -> Option<Turn> {
+    let cause = if life.verified? { Cause::Success } else { Cause::Failure };
+    share_out(life, verdict(life)?, Some(cause))
+}
+
+/// The end: the agent gets `share` of the price, the payer the rest.
+fn share_out(life: &Life, share: Amount, evidence: Option<Cause>) -> Option<Turn> {
+    let returned = life.price?.checked_sub(share)?;
+    let status = if share.is_zero() { Status::Refunded } else { Status::Completed };
+    let flow = Flow { paid: share, returned, ..Flow::default() };
+    Some(Turn { life: Life { status, ..*life }, flow, evidence })
+}
+
+/// Whether a result still waits for the payer's word.
+pub fn may_review(task: &task::Model, now: Timestamp) -> Result<(), ReviewRefused> {
+    if task.status != Status::Submitted {
+        return Err(ReviewRefused::TaskNotSubmitted);
+    }
+    if is_due(task, now) { Err(ReviewRefused::ReviewOver) } else { Ok(()) }
+}
+
+/// Whether the deadline of a task has come. What happens at the deadline is too late, so that what silence decides does not
+/// depend on when the sweeper looks.
+#[must_use]
+pub fn is_due(task: &task::Model, now: Timestamp) -> bool {
+    task.deadline_at.is_some_and(|deadline| deadline <= now)
+}
+
+/// Whether a dispute still waits for its end.
+#[must_use]
+pub fn is_open(status: dispute::Status) -> bool {
+    match status {
+        dispute::Status::Evidence | dispute::Status::Ruling => true,
+        dispute::Status::Ruled | dispute::Status::Defaulted => false,
+    }
+}
+
+/// What of a dispute's evidence matters to the rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Pieces of the party that asks.
+    pub own: u64,
+    /// Whether one of them has the same body.
+    pub repeated: bool,
+}
+
+/// Whether a party may show one more piece of evidence; `most` is how many it may show.
+pub fn may_show(dispute: &dispute::Model, shown: Shown, most: u64, now: Timestamp) -> Result<(), DisputeRefused> {
+    if !is_open(dispute.status) {
+        return Err(DisputeRefused::DisputeOver);
+    }
+    if dispute.status != dispute::Status::Evidence || dispute.evidence_until <= now {
+        return Err(DisputeRefused::EvidenceClosed);
+    }
+    if shown.repeated {
+        return Err(DisputeRefused::EvidenceRepeated);
+    }
+    if shown.own >= most { Err(DisputeRefused::TooMuchEvidence) } else { Ok(()) }
+}
+
+/// Whether an arbiter may give the agent `award`. `both` says that each party has shown something; then nobody need wait for
+/// the end of the time for evidence.
+pub fn may_rule(
+    dispute: &dispute::Model,
+    arbiter: entity::id::UserId,
+    both: bool,
+    award: Amount,
+    now: Timestamp,
+) -> Result<(), DisputeRefused> {
+    if arbiter == dispute.payer_id || arbiter == dispute.owner_id {
+        return Err(DisputeRefused::ArbiterIsParty);
+    }
+    if !is_open(dispute.status) || dispute.ruling_until <= now {
+        return Err(DisputeRefused::DisputeOver);
+    }
+    if dispute.status == dispute::Status::Evidence && dispute.evidence_until > now && !both {
+        return Err(DisputeRefused::EvidenceStageOpen);
+    }
+    if award > dispute.amount { Err(DisputeRefused::AwardAbovePrice) } else { Ok(()) }
+}
+
+/// How a resolved dispute went for the party that opened it: `UPHELD` when the ruling gives it anything of what it asked for,
+/// `REJECTED` when it gives it nothing, `DEFAULTED` when nobody ruled.
+#[must_use]
+pub fn finding(dispute: &dispute::Model) -> &'static str {
+    let awarded = dispute.awarded.unwrap_or(Amount::ZERO);
+    let upheld = match dispute.opened_by {
+        dispute::Party::Payer => awarded < dispute.amount,
+        dispute::Party::Agent => !awarded.is_zero(),
+    };
+    match (dispute.status, upheld) {
+        (dispute::Status::Defaulted, _) => "DEFAULTED",
+        (dispute::Status::Evidence | dispute::Status::Ruling | dispute::Status::Ruled, true) => "UPHELD",
+        (dispute::Status::Evidence | dispute::Status::Ruling | dispute::Status::Ruled, false) => "REJECTED",
+    }
+}
+
+/// Characters of a reason, a statement and an opinion at most.
+pub const MAX_WORDS: usize = 10_000;
+/// Bytes of a JSON document shown as evidence at most.
+pub const MAX_JSON: usize = 64 * 1024;
+/// Bytes of an address at most.
+pub const MAX_LINK: usize = 2_048;
+
+/// Words of people: something, not too much, and no control characters but line breaks and tabs. Answers them without the
+/// space around them, or what they must be.
+pub fn words(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let length = text.chars().count();
+    let strange = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\r' | '\t');
+    if length == 0 || length > MAX_WORDS || text.chars().any(strange) {
+        return Err(format!("must be 1 to {MAX_WORDS} characters without control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The body of a piece of evidence as it is kept, or what it must be.
+pub fn evidence_body(kind: evidence::Kind, body: &str) -> Result<String, String> {
+    match kind {
+        evidence::Kind::Statement => words(body),
+        evidence::Kind::Json => {
+            let fits = body.len() <= MAX_JSON && serde_json::from_str::<serde::de::IgnoredAny>(body).is_ok();
+            if fits { Ok(body.to_owned()) } else { Err(format!("must be at most {MAX_JSON} bytes of JSON")) }
+        }
+        evidence::Kind::Link => {
+            let plain = |url: &Url| url.username().is_empty() && url.password().is_none() && url.host_str().is_some();
+            let secure = Url::parse(body).is_ok_and(|url| url.scheme() == "https" && plain(&url));
+            let written = body.len() <= MAX_LINK && body.chars().all(|letter| letter.is_ascii_graphic());
+            if secure && written {
+                Ok(body.to_owned())
+            } else {
+                Err(format!("must be an https address of at most {MAX_LINK} ASCII characters, without a password"))
+            }
+        }
+        evidence::Kind::Digest => {
+            let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+            let digest = body.len() == 64 && body.bytes().all(hex);
+            if digest { Ok(body.to_owned()) } else { Err("must be a SHA-256 in 64 lower-case hex digits".to_owned()) }
+        }
+    }
+}
+
+/// The instant at which a task ends: now, but never before anything that happened to it, even if the computer's clock was set
+/// back meanwhile.
+#[must_use]
+pub fn end_of(task: &task::Model, now: Timestamp) -> Timestamp {
+    let before = [Some(task.created_at), task.awarded_at, task.started_at, task.submitted_at];
+    before.into_iter().flatten().fold(now, Timestamp::max)
 }
 
 /// Whether nothing more can happen.
@@ -95,45 +399,83 @@ pub fn hard_limit(task: &task::Model, attempts: i32, lease: Duration, base: Dura
         .fold(Duration::ZERO, Duration::saturating_add)
 }
 
+/// The longest that a result can wait from its coming on: the payer's window, and then a dispute that takes all its time.
+#[must_use]
+pub fn review_limit(task: &task::Model, evidence: Duration, ruling: Duration) -> Duration {
+    match task.acceptance {
+        Acceptance::Automatic => Duration::ZERO,
+        Acceptance::Review => review_window(task).saturating_add(evidence).saturating_add(ruling),
+    }
+}
+
+/// How long the payer may look at a result.
+#[must_use]
+pub fn review_window(task: &task::Model) -> Duration {
+    Duration::from_millis(task.review_ms.and_then(|millis| u64::try_from(millis).ok()).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use sea_orm::Iterable;
 
-    const STEPS: [Step; 8] = [
-        Step::Award,
-        Step::Start,
-        Step::Submit,
-        Step::Dispute,
-        Step::Complete,
-        Step::Refund,
-        Step::Expire,
-        Step::Cancel,
-    ];
+    fn credits(credits: u32) -> Amount {
+        Amount::from_credits(credits).unwrap()
+    }
+
+    fn steps() -> Vec<Step> {
+        let mut steps = vec![Step::Start, Step::Accept, Step::Dispute, Step::Expire, Step::Cancel];
+        steps.extend([true, false].into_iter().flat_map(|yes| [Step::Submit(yes), Step::Fail(yes)]));
+        steps.extend((0..5).flat_map(|amount| [Step::Award(credits(amount)), Step::Rule(credits(amount))]));
+        steps
+    }
+
+    /// Every life with a budget of 4 and a price of 3, also those that cannot come about.
+    fn lives() -> Vec<Life> {
+        let mut lives = Vec::new();
+        for status in Status::iter() {
+            for acceptance in Acceptance::iter() {
+                for verified in [None, Some(false), Some(true)] {
+                    for stage in dispute::Status::iter().map(Some).chain([None]) {
+                        let price = (status != Status::Open).then_some(credits(3));
+                        lives.push(Life { status, acceptance, budget: credits(4), price, verified, dispute: stage });
+                    }
+                }
+            }
+        }
+        lives
+    }
 
     #[test]
     fn nothing_leads_out_of_a_terminal_state() {
-        for status in Status::iter().filter(|status| is_over(*status)) {
-            assert!(STEPS.iter().all(|step| next(status, *step).is_none()), "{status:?}");
+        for life in lives().into_iter().filter(|life| is_over(life.status)) {
+            assert!(steps().into_iter().all(|step| next(&life, step).is_none()), "{life:?}");
         }
     }
 
     #[test]
-    fn every_other_state_has_a_way_to_an_end_that_gives_the_money_back() {
-        for status in Status::iter().filter(|status| !is_over(*status)) {
-            let ends: Vec<Status> = STEPS.iter().filter_map(|step| next(status, *step)).collect();
-            assert!(
-                ends.iter().any(|end| matches!(end, Status::Refunded | Status::Expired | Status::Cancelled)),
-                "{status:?}"
-            );
+    fn an_end_shares_out_exactly_what_was_held_and_nothing_else_moves_money_out() {
+        for life in lives() {
+            let held = if is_over(life.status) { Amount::ZERO } else { life.price.unwrap_or(life.budget) };
+            for (step, turn) in steps().into_iter().filter_map(|step| Some((step, next(&life, step)?))) {
+                let out = [turn.flow.paid, turn.flow.returned, turn.flow.carried].into_iter().sum::<Amount>();
+                let moves = turn.flow != Flow::default();
+                assert_eq!(out, if moves { held } else { Amount::ZERO }, "{life:?} {step:?} {turn:?}");
+                assert_eq!(is_over(turn.life.status), moves && turn.flow.carried.is_zero() && turn.flow.deposited.is_zero());
+                assert!(turn.life.price.is_none_or(|price| price <= life.budget));
+            }
         }
     }
 
     #[test]
-    fn payment_follows_only_work() {
-        for status in Status::iter() {
-            let worked = matches!(status, Status::Running | Status::Submitted | Status::Disputed);
-            assert_eq!(next(status, Step::Complete).is_some(), worked);
+    fn payment_follows_only_a_result() {
+        for life in lives() {
+            for (step, turn) in steps().into_iter().filter_map(|step| Some((step, next(&life, step)?))) {
+                if !turn.flow.paid.is_zero() {
+                    assert!(turn.life.verified.is_some() || matches!(step, Step::Accept | Step::Rule(_)), "{life:?} {step:?}");
+                    assert_eq!(turn.life.status, Status::Completed);
+                }
+            }
         }
     }
 
@@ -141,5 +483,34 @@ mod tests {
     fn pauses_double_up_to_a_minute() {
         let base = Duration::from_millis(500);
         assert_eq!([1, 2, 3, 40].map(|attempt| backoff(base, attempt).as_millis()), [500, 1_000, 2_000, 60_000]);
+    }
+
+    #[test]
+    fn evidence_is_what_its_kind_says() {
+        let digest = "0123456789abcdef".repeat(4);
+        for (kind, body, taken) in [
+            (evidence::Kind::Statement, "It does not do what I asked for.\nSee line 3.", true),
+            (evidence::Kind::Statement, "  ", false),
+            (evidence::Kind::Statement, "a\u{7}b", false),
+            (evidence::Kind::Json, "{\"a\": [1, 2.5, null]}", true),
+            (evidence::Kind::Json, "{\"a\": ", false),
+            (evidence::Kind::Json, "", false),
+            (evidence::Kind::Link, "https://example.org/log?id=7", true),
+            (evidence::Kind::Link, "http://example.org/", false),
+            (evidence::Kind::Link, "javascript:alert(1)", false),
+            (evidence::Kind::Link, "https://ada:secret@example.org/", false),
+            (evidence::Kind::Link, "https://example.org/a b", false),
+            (evidence::Kind::Link, "https:///", false),
+            (evidence::Kind::Digest, &digest, true),
+            (evidence::Kind::Digest, &digest.to_uppercase(), false),
+            (evidence::Kind::Digest, "abc", false),
+        ] {
+            assert_eq!(evidence_body(kind, body).is_ok(), taken, "{kind:?} {body:?}");
+        }
+        let long = "x".repeat(MAX_WORDS.max(MAX_JSON).max(MAX_LINK) + 1);
+        let link = format!("https://example.org/{long}");
+        assert!(evidence_body(evidence::Kind::Statement, &long).is_err());
+        assert!(evidence_body(evidence::Kind::Json, &format!("\"{long}\"")).is_err());
+        assert!(evidence_body(evidence::Kind::Link, &link).is_err());
     }
 }

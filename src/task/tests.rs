@@ -147,6 +147,8 @@ fn task_for(budget: &str) -> NewTask {
         timeout: None,
         start_timeout: None,
         max_attempts: None,
+        acceptance: task::Acceptance::Automatic,
+        review_window: None,
     }
 }
 

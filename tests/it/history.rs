@@ -200,6 +200,8 @@ impl History {
             timeout: None,
             start_timeout: None,
             max_attempts: None,
+            acceptance: task::Acceptance::Automatic,
+            review_window: None,
         };
         let posted = self.write(&caller, async |work| tasks::create_auction(work, new, terms).await).await?;
         self.auctions.push(posted.id);

@@ -15,6 +15,8 @@ mod contract;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod dispute;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod history;
@@ -36,6 +38,8 @@ mod subscription;
 mod subscription_market;
 #[cfg(test)]
 mod task;
+#[cfg(test)]
+mod task_model;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

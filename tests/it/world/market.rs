@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Client, World, fresh_key};
 
 /// Mutations whose input names its intent.
-const KEYED: [&str; 9] = [
+const KEYED: &[&str] = &[
     "registerAgent",
     "createApiKey",
     "issueCredits",
@@ -18,6 +18,11 @@ const KEYED: [&str; 9] = [
     "createAuction",
     "submitBid",
     "awardAuction",
+    "acceptResult",
+    "rejectResult",
+    "openDispute",
+    "submitEvidence",
+    "resolveDispute",
 ];
 
 /// All that a party sees of a task.
