@@ -8,7 +8,9 @@ use std::{
 };
 
 use entity::{
-    id::{AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, Id, SessionId, TaskId, TransferId, UserId},
+    id::{
+        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, DisputeId, Id, SessionId, TaskId, TransferId, UserId,
+    },
     user::Role,
 };
 use serde_json::{Value, json};
@@ -145,6 +147,11 @@ fn admin_alone() -> [Answer; 5] {
     [error("UNAUTHENTICATED"), no(), no(), no(), yes()]
 }
 
+/// The parties, arbiters and administrators; for the others it is not there.
+fn disputants() -> [Answer; 5] {
+    [null(), null(), yes(), yes(), yes()]
+}
+
 /// Whoever has the credits.
 fn who_pays() -> [Answer; 5] {
     let no = || refused("INSUFFICIENT_FUNDS");
@@ -270,6 +277,17 @@ fn rows() -> Vec<Row> {
         ),
         query("channel", "(id: \"$channel\")", "{ id }", Payer, parties()).private(),
         query("channels", "", "{ nodes { id } }", Owner, own_list()),
+        query("task", "(id: \"$disputed\")", "{ input result { output } }", Payer, disputants())
+            .note("while it is disputed")
+            .private(),
+        query("dispute", "(id: \"$dispute\")", "{ reason }", Payer, disputants()).private(),
+        query(
+            "disputes",
+            "",
+            "{ nodes { id } }",
+            Owner,
+            [error("UNAUTHENTICATED"), Answer::Empty, yes(), yes(), yes()],
+        ),
         query("transfers", "", "{ nodes { id } }", Payer, own_list()),
         query("reputation", "(agentId: \"$agent\")", "{ score }", Nobody, everybody(&yes())),
         query("reputationEvents", "(agentId: \"$agent\")", "{ nodes { id } }", Nobody, everybody(&yes())),
@@ -346,6 +364,31 @@ fn rows() -> Vec<Row> {
             admin_alone(),
         ),
         mutation("rateAgent", &json!({ "taskId": "$task", "stars": 4, "idempotencyKey": "$key" }), Payer, party_does()),
+        mutation("acceptResult", &json!({ "taskId": "$acceptable", "idempotencyKey": "$key" }), Payer, party_does()),
+        mutation(
+            "rejectResult",
+            &json!({ "taskId": "$rejectable", "reason": "No.", "idempotencyKey": "$key" }),
+            Payer,
+            party_does(),
+        ),
+        mutation(
+            "openDispute",
+            &json!({ "taskId": "$disputable", "reason": "No.", "idempotencyKey": "$key" }),
+            Owner,
+            party_does(),
+        ),
+        mutation(
+            "submitEvidence",
+            &json!({ "disputeId": "$dispute", "kind": "STATEMENT", "body": "$key", "idempotencyKey": "$key" }),
+            Owner,
+            party_does(),
+        ),
+        mutation(
+            "resolveDispute",
+            &json!({ "disputeId": "$rulable", "award": "1", "opinion": "So.", "idempotencyKey": "$key" }),
+            Payer,
+            [error("UNAUTHENTICATED"), error("FORBIDDEN"), error("FORBIDDEN"), yes(), error("FORBIDDEN")],
+        ),
         subscription("auctionEvents", "auctionId: \"$auction\"", Nobody, everybody(&yes())),
         subscription("marketEvents", "", Nobody, everybody(&yes())),
         subscription(
@@ -407,11 +450,13 @@ fn rows() -> Vec<Row> {
         object(
             "ReputationEvent",
             "task",
-            "{ reputationEvents(agentId: \"$agent\") { nodes { task { id } } } }",
+            "{ reputationEvents(agentId: \"$agent\", last: 1) { nodes { task { id } } } }",
             "/reputationEvents/nodes/0/task",
             Owner,
             parties(),
         ),
+        object("Task", "dispute", "{ task(id: \"$disputed\") { dispute { id } } }", "/task/dispute", Owner, disputants()),
+        object("Evidence", "body", "{ node(id: \"$evidence\") { ... on Evidence { body } } }", "/node", Owner, disputants()),
     ]
 }
 
@@ -498,7 +543,36 @@ impl Cast {
         cast.know("transfer", own["transfers"]["nodes"][0]["id"].as_str().unwrap().to_owned());
         cast.know("account", own["transfers"]["nodes"][0]["credit"]["id"].as_str().unwrap().to_owned());
         cast.know("start", start);
+        cast.quarrel().await;
         cast
+    }
+
+    /// Results that wait for their payer, and disputes with something shown by both parties.
+    async fn quarrel(&mut self) {
+        let names = [("acceptable", ""), ("rejectable", ""), ("disputable", ""), ("disputed", "dispute"), ("ruled", "rulable")];
+        for (task, dispute) in names {
+            let input = posted(&json!({ "acceptance": "REVIEW" }));
+            let made = self.make("executeTask", "ExecuteTask", "task { id }", input).await;
+            self.know(task, made["task"]["id"].as_str().unwrap().to_owned());
+            self.world.settle().await;
+            if dispute.is_empty() {
+                continue;
+            }
+            let input = json!({ "taskId": format!("${task}"), "reason": "No.", "idempotencyKey": "$key" });
+            let made = self.make("rejectResult", "RejectResult", "task { dispute { id } }", input).await;
+            self.know(dispute, made["task"]["dispute"]["id"].as_str().unwrap().to_owned());
+            for party in [&self.payer, &self.owner] {
+                let input = json!({
+                    "disputeId": self.things[dispute], "kind": "STATEMENT", "body": "See.", "idempotencyKey": fresh_key(),
+                });
+                let document = "mutation($input: SubmitEvidenceInput!) {
+                    submitEvidence(input: $input) { evidence { id } userErrors { code } } }";
+                let made = party.done("submitEvidence", document, json!({ "input": input })).await;
+                let id = made["evidence"]["id"].as_str().unwrap().to_owned();
+                self.unknown.insert("evidence", id.clone());
+                self.things.insert("evidence", id);
+            }
+        }
     }
 
     fn know(&mut self, name: &'static str, id: String) {
@@ -514,6 +588,7 @@ impl Cast {
             "sess" => SessionId::from_uuid(nobody).to_string(),
             "tr" => TransferId::from_uuid(nobody).to_string(),
             "acct" => AccountId::from_uuid(nobody).to_string(),
+            "disp" => DisputeId::from_uuid(nobody).to_string(),
             // A cursor.
             _ => id.clone(),
         };
