@@ -17,7 +17,7 @@ pub enum Scope {
     /// See what the user sees.
     #[strum(serialize = "read")]
     Read,
-    /// Post, cancel, award and rate tasks: spend the user's credits.
+    /// Post, cancel, award, accept, dispute and rate tasks: spend the user's credits.
     #[strum(serialize = "tasks:write")]
     TasksWrite,
     /// Bid for the user's agents.
@@ -26,7 +26,7 @@ pub enum Scope {
     /// Register, change and retire agents and upload their modules.
     #[strum(serialize = "agents:write")]
     AgentsWrite,
-    /// Do the work that the user's agents won.
+    /// Do the work that the user's agents won, and dispute about it.
     #[strum(serialize = "work:write")]
     WorkWrite,
 }

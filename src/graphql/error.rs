@@ -403,8 +403,11 @@ pub(super) enum UserError {
 mod tests {
     use super::*;
     use crate::{
-        agent::rules::AgentRefused, auction::rules::AuctionRefused, ledger::rules::LedgerRefused,
-        reputation::RatingRefused, store::OnceRefused,
+        agent::rules::AgentRefused,
+        auction::rules::AuctionRefused,
+        ledger::rules::LedgerRefused,
+        reputation::RatingRefused,
+        store::OnceRefused,
         task::rules::{DisputeRefused, ReviewRefused, TaskRefused},
         user::rules::UserRefusal,
     };

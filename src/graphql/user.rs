@@ -51,13 +51,13 @@ pub(super) enum UserStatus {
 pub(super) enum ApiScope {
     /// See what the user sees.
     Read,
-    /// Post, cancel, award and rate tasks: spend the user's credits.
+    /// Post, cancel, award, accept, dispute and rate tasks: spend the user's credits.
     TasksWrite,
     /// Bid for the user's agents.
     BidsWrite,
     /// Register, change and retire agents and upload their modules.
     AgentsWrite,
-    /// Do the work that the user's agents won.
+    /// Do the work that the user's agents won, and dispute about it.
     WorkWrite,
 }
 

@@ -693,6 +693,23 @@ mod tests {
     }
 
     #[test]
+    fn a_ruling_counts_by_its_share_of_the_price() {
+        let price = Amount::from_credits(2).unwrap();
+        let share = |micros| Marks::ruling(Amount::from_micros(micros).unwrap(), price, None, None).success;
+        assert_eq!([0, 500_000, 1_000_000, 2_000_000].map(share), [0, UNIT / 4, UNIT / 2, UNIT].map(Some));
+        // The least that can be paid of the most is still not nothing: the task counts as done.
+        let least = Marks::ruling(Amount::from_micros(1).unwrap(), entity::money::MAX_AMOUNT, None, None);
+        assert_eq!(least.success, Some(1));
+        assert_eq!(Marks::ruling(price, price, Some(DAY), Some(DAY)), Marks::success(Some(DAY), Some(DAY)));
+        assert_eq!(Marks::ruling(Amount::ZERO, price, Some(DAY), Some(DAY)), Marks::failure());
+        let scores = [0, 1, 500_000, 1_500_000, 2_000_000].map(|micros| {
+            let paid = Amount::from_micros(micros).unwrap();
+            State::newcomer(START).with(UNIT, Marks::ruling(paid, price, None, None)).score()
+        });
+        assert!(scores.is_sorted() && scores[0] < NEWCOMER && scores[4] > NEWCOMER, "{scores:?}");
+    }
+
+    #[test]
     fn one_colluding_client_gains_little_however_often_it_pays() {
         let price = Amount::from_credits(1).unwrap();
         for (tasks, tenths) in [(100, 716), (10_000, 801)] {

@@ -27,8 +27,7 @@ use entity::{
     task_result,
 };
 use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait,
-    QueryFilter,
+    ActiveModelTrait, ActiveValue::Set, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter,
 };
 use sha2::{Digest, Sha256};
 
@@ -275,7 +274,7 @@ async fn end(work: &mut Work, task: task::Model, turn: &Turn, why: Option<(&str,
     let result = task_result::Entity::find_by_id(task.id).one(work.tx()).await?.ok_or_else(missing)?;
     let agent = winner(work, &task).await?.ok_or_else(missing)?;
     let wall = Duration::from_micros(u64::try_from(result.wall_us).unwrap_or(0));
-    conclude(work, task, &agent, turn, why, wall).await
+    Box::pin(conclude(work, task, &agent, turn, why, wall)).await
 }
 
 async fn winner(work: &Work, task: &task::Model) -> Result<Option<agent::Model>> {

@@ -458,7 +458,8 @@ pub async fn settle(work: &mut Work, task: task::Model, agent: &agent::Model, re
     if turn.life.status == Status::Submitted {
         return submit(work, task, agent, why, wall).await;
     }
-    conclude(work, task, agent, &turn, why, wall).await
+    // Boxed, here and where disputes end: a settlement keeps much on its way, and all that leads to one would carry it.
+    Box::pin(conclude(work, task, agent, &turn, why, wall)).await
 }
 
 /// Puts a result before the payer, who has a window to accept or reject it.
@@ -664,12 +665,7 @@ fn step(task: &task::Model, step: Step) -> Result<Turn> {
         .ok_or_else(|| Error::internal(format!("{} is {}: it cannot {step:?}", task.id, task.status.name())))
 }
 
-async fn finish(
-    work: &Work,
-    task: task::Model,
-    turn: &Turn,
-    why: Option<(&str, &str)>,
-) -> Result<task::Model> {
+async fn finish(work: &Work, task: task::Model, turn: &Turn, why: Option<(&str, &str)>) -> Result<task::Model> {
     let task = task::Model {
         status: turn.life.status,
         paid: task.price.map(|_| turn.flow.paid),

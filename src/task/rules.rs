@@ -135,14 +135,14 @@ pub fn next(life: &Life, step: Step) -> Option<Turn> {
     match life.status {
         Status::Open => match step {
             Step::Award(price) => award(life, price),
-            Step::Expire => give_back(life, Status::Expired, life.budget),
-            Step::Cancel => give_back(life, Status::Cancelled, life.budget),
+            Step::Expire => Some(give_back(life, Status::Expired, life.budget)),
+            Step::Cancel => Some(give_back(life, Status::Cancelled, life.budget)),
             Step::Start | Step::Submit(_) | Step::Fail(_) | Step::Accept | Step::Dispute | Step::Rule(_) => None,
         },
         Status::Awarded => match step {
             Step::Award(price) => take_over(life, price),
             Step::Start => Some(quiet(Life { status: Status::Running, ..*life })),
-            Step::Expire => give_back(life, Status::Expired, life.price?),
+            Step::Expire => Some(give_back(life, Status::Expired, life.price?)),
             Step::Submit(_) | Step::Fail(_) | Step::Accept | Step::Dispute | Step::Rule(_) | Step::Cancel => None,
         },
         Status::Running => match step {
@@ -199,9 +199,9 @@ fn quiet(life: Life) -> Turn {
     Turn { life, flow: Flow::default(), evidence: None }
 }
 
-fn give_back(life: &Life, status: Status, held: Amount) -> Option<Turn> {
+fn give_back(life: &Life, status: Status, held: Amount) -> Turn {
     let flow = Flow { returned: held, ..Flow::default() };
-    Some(Turn { life: Life { status, ..*life }, flow, evidence: None })
+    Turn { life: Life { status, ..*life }, flow, evidence: None }
 }
 
 fn award(life: &Life, price: Amount) -> Option<Turn> {
@@ -461,7 +461,10 @@ mod tests {
                 let out = [turn.flow.paid, turn.flow.returned, turn.flow.carried].into_iter().sum::<Amount>();
                 let moves = turn.flow != Flow::default();
                 assert_eq!(out, if moves { held } else { Amount::ZERO }, "{life:?} {step:?} {turn:?}");
-                assert_eq!(is_over(turn.life.status), moves && turn.flow.carried.is_zero() && turn.flow.deposited.is_zero());
+                assert_eq!(
+                    is_over(turn.life.status),
+                    moves && turn.flow.carried.is_zero() && turn.flow.deposited.is_zero()
+                );
                 assert!(turn.life.price.is_none_or(|price| price <= life.budget));
             }
         }
@@ -472,7 +475,10 @@ mod tests {
         for life in lives() {
             for (step, turn) in steps().into_iter().filter_map(|step| Some((step, next(&life, step)?))) {
                 if !turn.flow.paid.is_zero() {
-                    assert!(turn.life.verified.is_some() || matches!(step, Step::Accept | Step::Rule(_)), "{life:?} {step:?}");
+                    assert!(
+                        turn.life.verified.is_some() || matches!(step, Step::Accept | Step::Rule(_)),
+                        "{life:?} {step:?}"
+                    );
                     assert_eq!(turn.life.status, Status::Completed);
                 }
             }

@@ -23,7 +23,7 @@ use crate::{
     error::Result,
     ledger,
     store::{Clock, Entropy},
-    task::{self as tasks, NewTask},
+    task::{self as tasks, NewTask, dispute as disputes},
     user::{self as users, NewAccount},
 };
 
@@ -295,5 +295,61 @@ async fn a_cancelled_task_gives_the_budget_back_once() {
     let again = store.write(ada.clone(), async |work| tasks::cancel(work, task.id).await).await.unwrap_err();
     assert_eq!(again.refusal_code(), Some("TASK_NOT_OPEN"));
     assert_eq!(market.balance(account::Kind::User, ada.user().unwrap().0).await, 10_000_000);
+    market.check().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_ends_nothing_early_and_makes_nothing_negative() {
+    let market = Market::new().await;
+    let ada = market.user("ada", Role::User).await;
+    let bob = market.user("bob", Role::User).await;
+    let judge = market.user("judge", Role::Arbiter).await;
+    market.credit(ada.user().unwrap(), "10").await;
+    market.hosted(&bob, "lite", "1", LITE).await;
+    let store = market.app.store();
+    let set_back = |by: Duration| match store.clock() {
+        Clock::Manual(micros) => {
+            micros.fetch_sub(i64::try_from(by.as_micros()).unwrap(), std::sync::atomic::Ordering::SeqCst);
+        }
+        Clock::System => panic!("the clock of a test stands still"),
+    };
+    let hour = Duration::from_hours(1);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let new = NewTask { acceptance: task::Acceptance::Review, ..task_for("2") };
+        let posted = store.write(ada.clone(), async |work| tasks::execute(work, new, Terms::default()).await).await;
+        ids.push(posted.unwrap().id);
+    }
+    market.pass(Duration::ZERO).await;
+
+    set_back(hour);
+    market.pass(Duration::ZERO).await;
+    let [accepted, disputed, silent] = [ids[0], ids[1], ids[2]];
+    assert_eq!(market.task(silent).await.status, task::Status::Submitted);
+    let done = store.write(ada.clone(), async |work| disputes::accept(work, accepted).await).await.unwrap();
+    assert_eq!((done.status, done.finished_at), (task::Status::Completed, done.submitted_at), "not before its result");
+    let opened = store.write(bob.clone(), async |work| disputes::open(work, disputed, "Mine.").await).await.unwrap();
+    market.check().await;
+
+    // Its stage is as long as it is, however the clock is turned.
+    set_back(hour);
+    market.pass(hour).await;
+    assert_eq!(market.task(disputed).await.deadline_at, Some(opened.evidence_until));
+    let moment = Duration::from_micros(1);
+    market.pass(market.app.config().terms.evidence_window.saturating_sub(moment)).await;
+    let ruling = || disputes::Ruling { dispute: opened.id, award: credits("0.5"), opinion: "Half.".to_owned() };
+    let early = store.write(judge.clone(), async |work| disputes::resolve(work, ruling()).await).await.unwrap_err();
+    assert_eq!(early.refusal_code(), Some("EVIDENCE_STAGE_OPEN"));
+    market.pass(moment).await;
+    set_back(market.app.config().terms.evidence_window + hour);
+    let ruled = store.write(judge, async |work| disputes::resolve(work, ruling()).await).await.unwrap();
+    assert_eq!(ruled.resolved_at, Some(ruled.created_at), "not before it was opened");
+    let done = market.task(disputed).await;
+    assert_eq!((done.status, done.paid), (task::Status::Completed, Some(credits("0.5"))));
+    assert!(done.finished_at >= done.submitted_at && done.submitted_at >= done.started_at);
+
+    // Silence had decided while the clock was ahead, and once.
+    let done = market.task(silent).await;
+    assert_eq!((done.status, done.paid), (task::Status::Completed, Some(credits("1"))));
     market.check().await;
 }

@@ -549,7 +549,8 @@ impl Cast {
 
     /// Results that wait for their payer, and disputes with something shown by both parties.
     async fn quarrel(&mut self) {
-        let names = [("acceptable", ""), ("rejectable", ""), ("disputable", ""), ("disputed", "dispute"), ("ruled", "rulable")];
+        let names =
+            [("acceptable", ""), ("rejectable", ""), ("disputable", ""), ("disputed", "dispute"), ("ruled", "rulable")];
         for (task, dispute) in names {
             let input = posted(&json!({ "acceptance": "REVIEW" }));
             let made = self.make("executeTask", "ExecuteTask", "task { id }", input).await;

@@ -191,7 +191,10 @@ impl State {
             };
             let affordable = self.life.status == Status::Open || price <= self.wallet + self.hold.unwrap_or(0);
             if affordable {
-                add(Actor::Sweeper, before.after(Step::Award(amount(price))).map(|state| Self { run: Some(fresh), ..state }));
+                add(
+                    Actor::Sweeper,
+                    before.after(Step::Award(amount(price))).map(|state| Self { run: Some(fresh), ..state }),
+                );
             }
         }
         add(Actor::Sweeper, self.after(Step::Expire));
@@ -245,7 +248,11 @@ impl State {
         let held = self.hold.unwrap_or(0);
         assert_eq!(self.wallet + held + self.agent, WALLET, "conservation: {self:?}");
         assert!(self.wallet >= 0 && self.agent >= 0, "nothing is below zero: {self:?}");
-        assert_eq!(self.hold.is_none(), is_over(self.life.status), "escrow is empty at the end and only then: {self:?}");
+        assert_eq!(
+            self.hold.is_none(),
+            is_over(self.life.status),
+            "escrow is empty at the end and only then: {self:?}"
+        );
         assert_eq!(self.opened - self.resolved, u8::from(self.hold.is_some()), "a hold is resolved once: {self:?}");
         let paid = self.life.status == Status::Completed;
         assert_eq!(self.agent > 0, paid, "COMPLETED is paid, and nothing else is: {self:?}");
@@ -253,9 +260,34 @@ impl State {
         if matches!(self.life.status, Status::Submitted | Status::Disputed) {
             assert!(self.life.acceptance == Acceptance::Review && self.life.verified.is_some(), "{self:?}");
         }
-        let open = self.life.dispute.is_some_and(|stage| matches!(stage, dispute::Status::Evidence | dispute::Status::Ruling));
+        let open =
+            self.life.dispute.is_some_and(|stage| matches!(stage, dispute::Status::Evidence | dispute::Status::Ruling));
         assert_eq!(self.life.status == Status::Disputed, open, "a dispute is as open as its task: {self:?}");
     }
+}
+
+/// The longest way from a state to an end that the sweeper alone can go. What it does alone always ends, whatever it does first:
+/// its steps never lead back, and none stops before the end.
+fn longest(
+    state: State,
+    edges: &HashMap<State, Vec<(Actor, State)>>,
+    known: &mut HashMap<State, u32>,
+    path: &mut Vec<State>,
+) -> u32 {
+    if is_over(state.life.status) {
+        return 0;
+    }
+    if let Some(steps) = known.get(&state) {
+        return *steps;
+    }
+    assert!(!path.contains(&state), "the sweeper goes round in a circle: {state:?}");
+    path.push(state);
+    let steps = edges[&state].iter().filter(|(actor, _)| *actor == Actor::Sweeper).map(|(_, after)| *after);
+    let steps = steps.map(|after| 1 + longest(after, edges, known, path)).max();
+    path.pop();
+    let steps = steps.unwrap_or_else(|| panic!("stranded: {state:?}"));
+    known.insert(state, steps);
+    steps
 }
 
 #[test]
@@ -282,30 +314,8 @@ fn no_state_that_a_task_can_reach_loses_money_or_is_stranded() {
         edges.insert(state, successors);
     }
 
-    // What the sweeper does alone ends, whatever it does first: its steps never lead back, and none stops before the end.
-    let mut steps_to_the_end: HashMap<State, u32> = HashMap::new();
-    fn longest(
-        state: State,
-        edges: &HashMap<State, Vec<(Actor, State)>>,
-        known: &mut HashMap<State, u32>,
-        path: &mut Vec<State>,
-    ) -> u32 {
-        if is_over(state.life.status) {
-            return 0;
-        }
-        if let Some(steps) = known.get(&state) {
-            return *steps;
-        }
-        assert!(!path.contains(&state), "the sweeper goes round in a circle: {state:?}");
-        path.push(state);
-        let steps = edges[&state].iter().filter(|(actor, _)| *actor == Actor::Sweeper).map(|(_, after)| *after);
-        let steps = steps.map(|after| 1 + longest(after, edges, known, path)).max();
-        path.pop();
-        let steps = steps.unwrap_or_else(|| panic!("stranded: {state:?}"));
-        known.insert(state, steps);
-        steps
-    }
-    let most = edges.keys().map(|state| longest(*state, &edges, &mut steps_to_the_end, &mut Vec::new())).max().unwrap();
+    let mut known: HashMap<State, u32> = HashMap::new();
+    let most = edges.keys().map(|state| longest(*state, &edges, &mut known, &mut Vec::new())).max().unwrap();
 
     let mut by_status: BTreeMap<Status, usize> = BTreeMap::new();
     for state in edges.keys() {
@@ -682,10 +692,15 @@ impl Market {
         })
         .await;
         let expected = Reference { now: 0, tasks: Vec::new(), claims: Vec::new() };
-        let mut market = Self { world, people: Vec::new(), agents: Vec::new(), ids: Vec::new(), claims: Vec::new(), expected };
-        for (name, role) in
-            [("ada", Role::User), ("bob", Role::User), ("cyd", Role::User), ("judge", Role::Arbiter), ("eve", Role::User)]
-        {
+        let mut market =
+            Self { world, people: Vec::new(), agents: Vec::new(), ids: Vec::new(), claims: Vec::new(), expected };
+        for (name, role) in [
+            ("ada", Role::User),
+            ("bob", Role::User),
+            ("cyd", Role::User),
+            ("judge", Role::Arbiter),
+            ("eve", Role::User),
+        ] {
             let person = market.person(name, role).await;
             market.people.push(person);
         }
@@ -732,7 +747,9 @@ impl Market {
         let id = self.write(owner, async |work| agents::register(work, new).await).await.unwrap().id;
         let stored = self.world.app.modules().store_bytes(Bytes::from_static(MODULE), 1 << 20).await.unwrap();
         let (interface, sha256) = (entity::agent_module::Interface::WasiCommand, hex::encode(stored.sha256));
-        self.write(owner, async |work| agents::set_module(work, id, sha256, stored.size, interface).await).await.unwrap();
+        self.write(owner, async |work| agents::set_module(work, id, sha256, stored.size, interface).await)
+            .await
+            .unwrap();
         id
     }
 
@@ -774,7 +791,8 @@ impl Market {
                 let Some(claim) = self.pick_claim(claim) else { return false };
                 let held = self.claims[claim].clone();
                 let output = JsonText("1".to_owned());
-                let fault = |output| Fault { code: "FAULT".into(), message: "It failed.".into(), of_agent: true, output };
+                let fault =
+                    |output| Fault { code: "FAULT".into(), message: "It failed.".into(), of_agent: true, output };
                 let report = Report {
                     execution: held.execution.id,
                     outcome: match brings {
@@ -989,7 +1007,8 @@ impl Market {
             assert_eq!(told, expected, "task {number}");
         }
         let known = &self.expected.tasks;
-        let (held, paid): (i64, i64) = (known.iter().map(RefTask::held).sum(), known.iter().map(|task| task.paid).sum());
+        let (held, paid): (i64, i64) =
+            (known.iter().map(RefTask::held).sum(), known.iter().map(|task| task.paid).sum());
         let wallet = ledger::wallet(db, self.people[PAYER].user().unwrap()).await.unwrap();
         assert_eq!((wallet.available.micros(), wallet.in_escrow.micros()), (FORTUNE - held - paid, held));
         for (number, agent) in self.agents.iter().enumerate() {
@@ -1023,7 +1042,8 @@ struct Reached {
 #[test]
 fn the_verbs_do_what_the_reference_does_in_any_order() {
     let seed = std::env::var("MODEL_SEED").map_or(1, |seed| seed.parse().expect("MODEL_SEED is a number"));
-    let config = Config { cases: CASES, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
+    let config =
+        Config { cases: CASES, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let reached = RefCell::new(Reached::default());
     let run = TestRunner::new(config).run(&vec(acts(), STEPS), |acts| {
@@ -1042,6 +1062,7 @@ fn the_verbs_do_what_the_reference_does_in_any_order() {
             for task in &market.expected.tasks {
                 *reached.ends.entry((task.status, task.cause)).or_default() += 1;
             }
+            drop(reached);
             market.world.check().await;
         });
         Ok(())
