@@ -1039,6 +1039,15 @@ struct Reached {
     ends: BTreeMap<(Status, Option<Cause>), usize>,
 }
 
+impl Reached {
+    fn count(&mut self, acts: &[Act], tasks: &[RefTask]) {
+        self.steps += acts.len();
+        for task in tasks {
+            *self.ends.entry((task.status, task.cause)).or_default() += 1;
+        }
+    }
+}
+
 #[test]
 fn the_verbs_do_what_the_reference_does_in_any_order() {
     let seed = std::env::var("MODEL_SEED").map_or(1, |seed| seed.parse().expect("MODEL_SEED is a number"));
@@ -1057,12 +1066,7 @@ fn the_verbs_do_what_the_reference_does_in_any_order() {
                 market.check().await;
             }
             market.let_time_end_everything().await;
-            let mut reached = reached.borrow_mut();
-            reached.steps += acts.len();
-            for task in &market.expected.tasks {
-                *reached.ends.entry((task.status, task.cause)).or_default() += 1;
-            }
-            drop(reached);
+            reached.borrow_mut().count(&acts, &market.expected.tasks);
             market.world.check().await;
         });
         Ok(())
