@@ -70,6 +70,12 @@ pub struct Terms {
     pub ruling_window: Duration,
     /// Pieces of evidence that one party of a dispute may show.
     pub max_evidence: u64,
+    /// How long the reveals of a COMMIT_REVEAL auction may take at least: bidders must get to know of the close and answer.
+    pub min_reveal: Duration,
+    /// How long they may take at most.
+    pub max_reveal: Duration,
+    /// How often one agent may bid or commit in one auction, replacements included.
+    pub max_bids_of_agent: i32,
 }
 
 impl Default for Terms {
@@ -96,6 +102,9 @@ impl Default for Terms {
             evidence_window: Duration::from_hours(3 * 24),
             ruling_window: Duration::from_hours(7 * 24),
             max_evidence: 20,
+            min_reveal: Duration::from_mins(1),
+            max_reveal: Duration::from_hours(7 * 24),
+            max_bids_of_agent: 100,
         }
     }
 }

@@ -45,10 +45,10 @@
 //!    and hands it to the schema.
 //! 2. The resolver parses its input and calls the one transaction boundary of the edge with a verb and the idempotency key.
 //! 3. [`store::Store::write_once`] begins a unit of work (`BEGIN IMMEDIATE` on SQLite, READ COMMITTED on PostgreSQL), looks the key
-//!    up, and runs [`task::submit_bid`].
-//! 4. [`auction::submit_bid`] locks the auction, loads the agent, asks [`auction::rules::admit_bid`], replaces an earlier bid of the
-//!    same agent, inserts the new one and stages `BID_SUBMITTED`. If that was the bid that the auction waited for, [`task`] decides
-//!    it in the same unit of work.
+//!    up, and runs [`task::submit_bid`], which locks the auction and its task.
+//! 4. [`auction::submit_bid`] loads the agent, asks [`auction::rules::admit_bid`], puts the bond down where there is one, replaces an
+//!    earlier bid of the same agent, inserts the new one and stages `BID_SUBMITTED`. If that was the bid that the auction waited
+//!    for, [`task`] decides it in the same unit of work.
 //! 5. The commit writes the staged events and the idempotency record with everything else; after it, metrics count the events and
 //!    the feed wakes.
 //! 6. The answer is the bid; its auction and agent resolve through loaders that batch by request.

@@ -281,7 +281,7 @@ impl Metrics {
             self.auctions.with_label_values(&[outcome]);
             self.auction_duration.with_label_values(&[outcome]);
         }
-        for outcome in ["accepted", "rejected", "withdrawn"] {
+        for outcome in ["accepted", "rejected", "withdrawn", "committed", "revealed"] {
             self.auction_bids.with_label_values(&[outcome]);
         }
         for runtime in ["wasm", "external"] {
@@ -328,6 +328,8 @@ impl Metrics {
             }
             Kind::BidSubmitted => self.auction_bids.with_label_values(&["accepted"]).inc(),
             Kind::BidWithdrawn => self.auction_bids.with_label_values(&["withdrawn"]).inc(),
+            Kind::BidCommitted => self.auction_bids.with_label_values(&["committed"]).inc(),
+            Kind::BidRevealed => self.auction_bids.with_label_values(&["revealed"]).inc(),
             Kind::AuctionAwarded => {
                 self.auction_winning_bid.observe(amount);
                 self.auction_closed("awarded", seconds);
@@ -399,9 +401,7 @@ impl Metrics {
             | Kind::AuctionExtended
             | Kind::TaskReassigned
             | Kind::TaskStarted
-            | Kind::BidCommitted
             | Kind::AuctionRevealing
-            | Kind::BidRevealed
             | Kind::BondForfeited
             | Kind::ChannelToppedUp
             | Kind::ChannelPaid
@@ -452,7 +452,7 @@ impl Metrics {
     /// Samples the gauges of the market from the database.
     pub async fn sample(&self, store: &Store) -> Result<()> {
         let sql = "SELECT \
-             CAST((SELECT COUNT(*) FROM auctions WHERE status = 'OPEN') AS BIGINT) AS auctions, \
+             CAST((SELECT COUNT(*) FROM auctions WHERE status IN ('OPEN', 'REVEALING')) AS BIGINT) AS auctions, \
              CAST((SELECT COUNT(*) FROM channels WHERE status = 'OPEN') AS BIGINT) AS channels, \
              CAST((SELECT COUNT(*) FROM tasks WHERE status = 'RUNNING') AS BIGINT) AS tasks, \
              CAST((SELECT COALESCE(SUM(balance), 0) FROM accounts WHERE kind IN ('ESCROW_TASK', 'ESCROW_CHANNEL')) AS BIGINT) \

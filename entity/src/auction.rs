@@ -87,7 +87,7 @@ pub struct Model {
     pub capabilities: Words,
     /// Bids at or after this instant are refused.
     pub closes_at: Timestamp,
-    /// Closes as soon as this many agents have a live bid.
+    /// Closes as soon as this many agents have a live bid or commitment.
     pub close_after_bids: Option<i32>,
     /// An OPEN auction's close moves to this many milliseconds after a bid that comes within them of it; 0 switches it off.
     pub soft_close_ms: i64,
@@ -95,12 +95,12 @@ pub struct Model {
     pub extensions: i32,
     /// The order number of the next bid, counted under the row's lock.
     pub next_seq: i32,
-    /// Live bids.
+    /// Live bids; with COMMIT_REVEAL those that were revealed.
     pub bid_count: i32,
     pub winning_bid_id: Option<BidId>,
     /// What the winner is paid.
     pub clearing_price: Option<Amount>,
-    /// When the sweeper must act: the close, or the end of the time for a manual award; empty once closed.
+    /// When the sweeper must act: the close, the end of the reveals, or the end of the time for a manual award; empty once closed.
     pub deadline_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub closed_at: Option<Timestamp>,
@@ -108,6 +108,10 @@ pub struct Model {
     pub reveal_ms: i64,
     /// What a bidder must put down behind a bid; zero for none.
     pub bond: Amount,
+    /// When the reveals end or ended; empty until they begin.
+    pub reveal_until: Option<Timestamp>,
+    /// Agents that stand committed, or stood so at the close.
+    pub commitment_count: i32,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

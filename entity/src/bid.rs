@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     choice,
-    id::{AgentId, AuctionId, BidId, UserId},
+    id::{AgentId, AuctionId, BidId, BondId, UserId},
     money::Amount,
     time::Timestamp,
 };
@@ -53,6 +53,8 @@ pub struct Model {
     /// The place at the close, from 1.
     pub rank: Option<i32>,
     pub created_at: Timestamp,
+    /// What stands or stood behind it, where the auction asks for a bond.
+    pub bond_id: Option<BondId>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

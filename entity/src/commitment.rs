@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     choice,
-    id::{AgentId, AuctionId, BidId, CommitmentId, UserId},
+    id::{AgentId, AuctionId, BidId, BondId, CommitmentId, UserId},
     time::Timestamp,
 };
 
@@ -41,11 +41,15 @@ pub struct Model {
     pub hash: String,
     /// The order of commitments in their auction; the revealed bid keeps it.
     pub seq: i32,
+    /// What stands or stood behind it; a replacement keeps it.
+    pub bond_id: BondId,
     pub status: Status,
     /// The bid that was revealed.
     pub bid_id: Option<BidId>,
     pub created_at: Timestamp,
     pub revealed_at: Option<Timestamp>,
+    /// The salt that was told with the bid, in lower-case hex: with it everybody can check the hash.
+    pub salt: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -33,7 +33,7 @@ const REWORDED: &[Reworded] = &[
         table: "auctions",
         constraint: "auctions_check6",
         from: "status = 'OPEN' OR (status = 'AWARDED') = (winning_bid_id IS NOT NULL)",
-        to: "(status IN ('OPEN', 'REVEALING') OR (status = 'AWARDED') = (winning_bid_id IS NOT NULL)) AND (visibility = 'COMMIT_REVEAL') = (reveal_ms > 0) AND (status <> 'REVEALING' OR visibility = 'COMMIT_REVEAL')",
+        to: "(status IN ('OPEN', 'REVEALING') OR (status = 'AWARDED') = (winning_bid_id IS NOT NULL)) AND (visibility = 'COMMIT_REVEAL') = (reveal_ms > 0) AND (visibility <> 'COMMIT_REVEAL' OR bond > 0) AND (status <> 'REVEALING' OR (visibility = 'COMMIT_REVEAL' AND reveal_until IS NOT NULL))",
     },
 ];
 
@@ -52,6 +52,9 @@ impl MigrationTrait for Migration {
             &[
                 "ALTER TABLE auctions ADD COLUMN reveal_ms BIGINT NOT NULL DEFAULT 0 CHECK (reveal_ms >= 0)",
                 "ALTER TABLE auctions ADD COLUMN bond BIGINT NOT NULL DEFAULT 0 CHECK (bond >= 0)",
+                "ALTER TABLE auctions ADD COLUMN reveal_until BIGINT",
+                "ALTER TABLE auctions ADD COLUMN commitment_count INTEGER NOT NULL DEFAULT 0 CHECK (commitment_count >= 0)",
+                "ALTER TABLE bids ADD COLUMN bond_id {id}",
             ],
         )
         .await?;
@@ -80,26 +83,28 @@ impl MigrationTrait for Migration {
                  bidder_id {id} NOT NULL REFERENCES users (id), \
                  hash TEXT NOT NULL CHECK (length(hash) = 64), \
                  seq INTEGER NOT NULL CHECK (seq >= 1), \
+                 bond_id {id} NOT NULL REFERENCES bonds (id), \
                  status TEXT NOT NULL CHECK (status IN ('COMMITTED', 'REPLACED', 'WITHDRAWN', 'REVEALED', 'UNREVEALED', 'CANCELLED')), \
                  bid_id {id} UNIQUE REFERENCES bids (id), \
                  created_at BIGINT NOT NULL, \
                  revealed_at BIGINT, \
-                 UNIQUE (auction_id, hash), \
+                 salt TEXT CHECK (length(salt) = 64), \
                  UNIQUE (auction_id, seq), \
-                 CHECK ((status = 'REVEALED') = (bid_id IS NOT NULL)))",
+                 CHECK ((status = 'REVEALED') = (bid_id IS NOT NULL)), \
+                 CHECK ((status = 'REVEALED') = (salt IS NOT NULL)))",
                 "CREATE UNIQUE INDEX commitments_one_live ON commitments (auction_id, agent_id) WHERE status IN ('COMMITTED', 'REVEALED')",
                 "CREATE INDEX commitments_by_agent ON commitments (agent_id, id)",
                 "CREATE INDEX commitments_by_bidder ON commitments (bidder_id, id)",
             ],
         )
         .await?;
-        Ok(())
+        dialect::reference(manager, "bids", "bond_id", "bonds").await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         dialect::drop_tables(manager, &["commitments", "bonds"]).await?;
         dialect::reword_back(manager, REWORDED).await?;
-        dialect::drop_columns(manager, "auctions", &["reveal_ms", "bond"]).await?;
-        Ok(())
+        dialect::drop_columns(manager, "bids", &["bond_id"]).await?;
+        dialect::drop_columns(manager, "auctions", &["reveal_ms", "bond", "reveal_until", "commitment_count"]).await
     }
 }

@@ -1,9 +1,9 @@
 //! Auctions and bids: how a task finds its agent.
 //!
 //! ```text
-//! OPEN ─ bids ─┬─ award ──────────► AWARDED
-//!              ├─ nobody eligible ► EXPIRED
-//!              └─ called off ─────► CANCELLED
+//! OPEN ─ bids ───────────────────┬─ award ──────────► AWARDED
+//!   └ commitments ─ REVEALING ───┼─ nobody eligible ► EXPIRED
+//!                                └─ called off ─────► CANCELLED
 //!
 //! a bid: ACTIVE ─► REPLACED | WITHDRAWN | CANCELLED | INELIGIBLE | LOST ─► WON ─► FORFEITED
 //! ```
@@ -11,8 +11,11 @@
 //! What must always hold: an agent has one live bid in an auction at most; nobody bids on their own auction, above its ceiling, or
 //! at or after its close; reputations are taken once, when the auction is decided, and kept on the bids; the order of the bids
 //! follows from the rows alone. The close and the award are one unit of work, which the task's module drives, because money moves
-//! with them.
+//! with them. Where an auction asks for a bond, one stands behind each agent's bid or commitment; see [`bond`] and [`reveal`].
 
+pub mod bond;
+pub mod commitment;
+pub mod reveal;
 pub mod rules;
 
 use std::{collections::HashMap, time::Duration};
@@ -20,7 +23,7 @@ use std::{collections::HashMap, time::Duration};
 use entity::{
     agent,
     auction::{self, AwardMode, Kind, Status, Visibility},
-    bid,
+    bid, commitment as commitment_row,
     event::{self, Payload},
     id::{AgentId, AuctionId, BidId, UserId},
     money::Amount,
@@ -47,6 +50,8 @@ use rules::{AuctionRefused, Offer};
 const UPDATE_CHUNK: usize = 200;
 /// How many hosted agents are looked at for each one that may bid by itself.
 const CANDIDATES_PER_BID: u64 = 5;
+/// The longest that a bid may promise to need.
+const MAX_PROMISE: Duration = Duration::from_hours(1);
 
 /// How an auction is to run.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -68,6 +73,10 @@ pub struct Terms {
     pub close_after_bids: Option<i32>,
     /// How close to the end a bid of an OPEN auction moves the end away.
     pub soft_close: Option<Duration>,
+    /// How long committed bids may be revealed after the close; with COMMIT_REVEAL alone.
+    pub reveal_window: Option<Duration>,
+    /// What each bidder puts down.
+    pub bid_bond: Option<Amount>,
 }
 
 impl Default for Terms {
@@ -83,6 +92,8 @@ impl Default for Terms {
             closes_in: None,
             close_after_bids: None,
             soft_close: None,
+            reveal_window: None,
+            bid_bond: None,
         }
     }
 }
@@ -113,13 +124,40 @@ impl Terms {
         if self.close_after_bids.is_some_and(|bids| !(1..=market.max_bids).contains(&bids)) {
             return Err(Error::invalid("closeAfterBids", format!("must be between 1 and {}", market.max_bids)));
         }
-        if self.soft_close.is_some() && (self.visibility == Visibility::Sealed || self.closes_in.is_none()) {
+        if self.soft_close.is_some() && (self.visibility != Visibility::Open || self.closes_in.is_none()) {
             return Err(Error::invalid("softClose", "is for OPEN auctions with closesIn"));
         }
         if self.soft_close.is_some_and(|quiet| quiet > Duration::from_hours(1)) {
             return Err(Error::invalid("softClose", "must be at most one hour"));
         }
-        Ok(())
+        self.check_bond(budget, market)
+    }
+
+    /// The terms of commitments and bonds.
+    fn check_bond(&self, budget: Amount, market: &crate::config::Terms) -> Result<()> {
+        if self.bid_bond.is_some_and(|bond| bond.is_zero() || bond > budget) {
+            return Err(Error::invalid("bidBond", "must be more than zero and at most the budget"));
+        }
+        if self.bid_bond.is_some() && self.closes_in.is_none() {
+            return Err(Error::invalid("closesIn", "must be given where bidders put a bond down"));
+        }
+        match (self.visibility, self.reveal_window) {
+            (Visibility::Sealed | Visibility::Open, None) => Ok(()),
+            (Visibility::Sealed | Visibility::Open, Some(_)) => {
+                Err(Error::invalid("revealWindow", "is for COMMIT_REVEAL auctions"))
+            }
+            (Visibility::CommitReveal, _) if self.bid_bond.is_none() => {
+                Err(Error::invalid("bidBond", "must be given for a COMMIT_REVEAL auction"))
+            }
+            (Visibility::CommitReveal, Some(window)) if window >= market.min_reveal && window <= market.max_reveal => {
+                Ok(())
+            }
+            (Visibility::CommitReveal, Some(_) | None) => {
+                let (least, most) = (market.min_reveal.as_secs(), market.max_reveal.as_secs());
+                let bounds = format!("must be between {least} and {most} seconds for a COMMIT_REVEAL auction");
+                Err(Error::invalid("revealWindow", bounds))
+            }
+        }
     }
 }
 
@@ -127,11 +165,7 @@ impl Terms {
 pub async fn open(work: &mut Work, task: &task::Model, terms: &Terms) -> Result<auction::Model> {
     let now = work.now();
     let closes_at = terms.closes_in.map_or(now, |closes_in| now.after(closes_in));
-    let deadline_at = match terms.award_mode {
-        AwardMode::Automatic => closes_at,
-        AwardMode::Manual => closes_at.after(work.terms().manual_award_window),
-    };
-    let soft_close_ms = terms.soft_close.map_or(0, |quiet| i64::try_from(quiet.as_millis()).unwrap_or(0));
+    let millis = |duration: Option<Duration>| duration.map_or(0, |it| i64::try_from(it.as_millis()).unwrap_or(0));
     let mut auction = auction::Model {
         id: work.fresh(),
         task_id: task.id,
@@ -149,18 +183,21 @@ pub async fn open(work: &mut Work, task: &task::Model, terms: &Terms) -> Result<
         capabilities: task.capabilities.clone(),
         closes_at,
         close_after_bids: terms.close_after_bids,
-        soft_close_ms,
+        soft_close_ms: millis(terms.soft_close),
         extensions: 0,
         next_seq: 1,
         bid_count: 0,
         winning_bid_id: None,
         clearing_price: None,
-        deadline_at: Some(deadline_at),
+        deadline_at: None,
         created_at: now,
         closed_at: None,
-        reveal_ms: 0,
-        bond: Amount::ZERO,
+        reveal_ms: millis(terms.reveal_window),
+        bond: terms.bid_bond.unwrap_or(Amount::ZERO),
+        reveal_until: None,
+        commitment_count: 0,
     };
+    auction.deadline_at = Some(deadline(work, &auction));
     let payload = Payload { amount: Some(auction.budget), closes_at: Some(closes_at), ..Payload::default() };
     work.record(about(&auction, event::Kind::AuctionOpened, payload));
     let bids = hosted_bids(work, &mut auction).await?;
@@ -171,9 +208,23 @@ pub async fn open(work: &mut Work, task: &task::Model, terms: &Terms) -> Result<
     Ok(auction)
 }
 
+/// When the sweeper must act on an auction that takes bids: at its close, unless its requester has time to award by hand then.
+fn deadline(work: &Work, auction: &auction::Model) -> Timestamp {
+    match (auction.award_mode, auction.visibility) {
+        (AwardMode::Manual, Visibility::Sealed | Visibility::Open) => {
+            auction.closes_at.after(work.terms().manual_award_window)
+        }
+        (AwardMode::Automatic, _) | (AwardMode::Manual, Visibility::CommitReveal) => auction.closes_at,
+    }
+}
+
 /// The bids of hosted agents for an auction that opens, best expected score first, within the market's bound. An agent whose
-/// posted price is above the ceiling bids the ceiling if it works for that little.
+/// posted price is above the ceiling bids the ceiling if it works for that little. Where a bond is asked for there are none: who
+/// posts a price has not agreed to put money down, and in a COMMIT_REVEAL auction we would know the bids.
 async fn hosted_bids(work: &mut Work, auction: &mut auction::Model) -> Result<Vec<bid::ActiveModel>> {
+    if !auction.bond.is_zero() {
+        return Ok(Vec::new());
+    }
     let limit = work.terms().max_auto_bids;
     let looked_at = limit.saturating_mul(CANDIDATES_PER_BID);
     let hosted = agents::eligible_hosted(work.tx(), &auction.capabilities, auction.max_price, looked_at).await?;
@@ -218,6 +269,7 @@ async fn hosted_bids(work: &mut Work, auction: &mut auction::Model) -> Result<Ve
             reputation: None,
             rank: None,
             created_at: work.now(),
+            bond_id: None,
         };
         auction.next_seq = auction.next_seq.saturating_add(1);
         auction.bid_count = auction.bid_count.saturating_add(1);
@@ -246,6 +298,7 @@ fn probe(auction: &auction::Model, agent: &agent::Model, price: Amount, now: Tim
         reputation: None,
         rank: None,
         created_at: now,
+        bond_id: None,
     }
 }
 
@@ -259,32 +312,38 @@ pub struct NewBid {
     pub promised: Option<Duration>,
 }
 
-/// Puts a bid of one of the caller's agents into an auction. An earlier live bid of the same agent is replaced. Answers the auction
-/// as it is now, locked.
-pub async fn submit_bid(work: &mut Work, offer: NewBid) -> Result<(auction::Model, bid::Model)> {
-    work.caller().with_scope(Scope::BidsWrite)?;
-    let mut auction = lock(work, offer.auction).await?;
+/// Puts a bid of one of the caller's agents into a locked auction. An earlier live bid of the same agent is replaced and hands its
+/// bond on. Answers the auction as it is now.
+pub async fn submit_bid(
+    work: &mut Work,
+    mut auction: auction::Model,
+    offer: NewBid,
+) -> Result<(auction::Model, bid::Model)> {
     let agent = agent::Entity::find_by_id(offer.agent).one(work.tx()).await?.ok_or(Error::NotFound("agent"))?;
     let bidder = work.caller().controls(&agent, Scope::BidsWrite)?;
     if offer.price.is_zero() {
         return Err(Error::invalid("price", "must be more than zero"));
     }
-    let hour = Duration::from_hours(1);
-    if offer.promised.is_some_and(|promised| promised.as_millis() == 0 || promised > hour) {
+    if offer.promised.is_some_and(|promised| promised.as_millis() == 0 || promised > MAX_PROMISE) {
         return Err(Error::invalid("promisedDuration", "must be between one millisecond and one hour"));
     }
     let standings = standings(work, [agent.id]).await?;
     rules::admit_bid(&auction, &agent, basis_points(&standings, agent.id), offer.price, work.now())?;
-    let replaced = bid::Entity::find()
+    let earlier = bid::Entity::find()
         .filter(bid::Column::AuctionId.eq(auction.id))
         .filter(bid::Column::AgentId.eq(agent.id))
-        .filter(bid::Column::Status.eq(bid::Status::Active))
-        .one(work.tx())
+        .all(work.tx())
         .await?;
+    let count = i32::try_from(earlier.len()).unwrap_or(i32::MAX);
+    let replaced = earlier.into_iter().find(|bid| bid.status == bid::Status::Active);
     if replaced.is_none() && auction.bid_count >= work.terms().max_bids {
         return Err(AuctionRefused::AuctionFull.into());
     }
+    if count >= work.terms().max_bids_of_agent {
+        return Err(AuctionRefused::TooManyChanges.into());
+    }
 
+    let bond_id = bond::put(work, &auction, &agent).await?;
     match replaced {
         Some(old) => set_status(work, old, bid::Status::Replaced).await?,
         None => auction.bid_count = auction.bid_count.saturating_add(1),
@@ -302,16 +361,14 @@ pub async fn submit_bid(work: &mut Work, offer: NewBid) -> Result<(auction::Mode
         reputation: None,
         rank: None,
         created_at: work.now(),
+        bond_id,
     };
     auction.next_seq = auction.next_seq.saturating_add(1);
     bid::Entity::insert(bid.clone().into_active_model().reset_all()).exec_without_returning(work.tx()).await?;
     work.record(bid_event(&auction, &bid, event::Kind::BidSubmitted));
     if let Some(closes_at) = rules::extended_close(&auction, work.now(), work.terms().max_extensions) {
         auction.closes_at = closes_at;
-        auction.deadline_at = Some(match auction.award_mode {
-            AwardMode::Automatic => closes_at,
-            AwardMode::Manual => closes_at.after(work.terms().manual_award_window),
-        });
+        auction.deadline_at = Some(deadline(work, &auction));
         auction.extensions = auction.extensions.saturating_add(1);
         let payload = Payload { closes_at: Some(closes_at), ..Payload::default() };
         work.record(about(&auction, event::Kind::AuctionExtended, payload));
@@ -320,7 +377,7 @@ pub async fn submit_bid(work: &mut Work, offer: NewBid) -> Result<(auction::Mode
     Ok((auction, bid))
 }
 
-/// Takes a live bid back.
+/// Takes a live bid back, and its bond with it.
 pub async fn withdraw_bid(work: &mut Work, id: BidId) -> Result<bid::Model> {
     work.caller().with_scope(Scope::BidsWrite)?;
     let found = bid::Entity::find_by_id(id).one(work.tx()).await?.ok_or(Error::NotFound("bid"))?;
@@ -333,6 +390,9 @@ pub async fn withdraw_bid(work: &mut Work, id: BidId) -> Result<bid::Model> {
     let bid = bid::Entity::find_by_id(id).one(work.tx()).await?.ok_or(Error::NotFound("bid"))?;
     if bid.status != bid::Status::Active {
         return Err(AuctionRefused::BidNotActive.into());
+    }
+    if bid.bond_id.is_some() {
+        bond::give_back(work, auction.id, agent.id).await?;
     }
     auction.bid_count = auction.bid_count.saturating_sub(1);
     save(work, &auction).await?;
@@ -463,6 +523,7 @@ pub async fn close(work: &mut Work, auction: auction::Model, closing: Closing<'_
         Closing::Cancelled => {
             auction.status = Status::Cancelled;
             end_live_bids(work, auction.id, bid::Status::Cancelled).await?;
+            reveal::end_standing(work, auction.id, commitment_row::Status::Cancelled).await?;
             work.record(about(&auction, event::Kind::AuctionCancelled, payload));
         }
     }
@@ -537,10 +598,17 @@ pub async fn due(db: &impl sea_orm::ConnectionTrait, now: Timestamp, limit: u64)
         .await?)
 }
 
-/// Ends the taking of bids in an auction that is awarded by hand and has as many bids as it waited for.
-pub async fn stop_bidding(work: &Work, auction: auction::Model) -> Result<auction::Model> {
-    let deadline = work.now().after(work.terms().manual_award_window);
-    let auction = auction::Model { closes_at: work.now(), deadline_at: Some(deadline), ..auction };
+/// Begins the time in which the requester awards by hand: bidding is over, or the reveals are.
+pub async fn await_award(work: &Work, auction: auction::Model) -> Result<auction::Model> {
+    let now = work.now();
+    let deadline_at = Some(now.after(work.terms().manual_award_window));
+    let auction = match auction.visibility {
+        Visibility::Sealed | Visibility::Open => auction::Model { closes_at: now, deadline_at, ..auction },
+        Visibility::CommitReveal => {
+            let reveal_until = auction.reveal_until.map(|until| std::cmp::min(until, now));
+            auction::Model { reveal_until, deadline_at, ..auction }
+        }
+    };
     save(work, &auction).await?;
     Ok(auction)
 }
@@ -556,6 +624,8 @@ async fn save(work: &Work, auction: &auction::Model) -> Result<()> {
     row.clearing_price = Set(auction.clearing_price);
     row.deadline_at = Set(auction.deadline_at);
     row.closed_at = Set(auction.closed_at);
+    row.reveal_until = Set(auction.reveal_until);
+    row.commitment_count = Set(auction.commitment_count);
     row.update_without_returning(work.tx()).await?;
     Ok(())
 }
@@ -587,10 +657,11 @@ async fn live_bids(work: &Work, auction: AuctionId) -> Result<Vec<bid::Model>> {
 }
 
 async fn agents_of(work: &Work, bids: &[bid::Model]) -> Result<HashMap<AgentId, agent::Model>> {
-    let rows = agent::Entity::find()
-        .filter(agent::Column::Id.is_in(bids.iter().map(|bid| bid.agent_id)))
-        .all(work.tx())
-        .await?;
+    agents_by_id(work, bids.iter().map(|bid| bid.agent_id).collect()).await
+}
+
+async fn agents_by_id(work: &Work, ids: Vec<AgentId>) -> Result<HashMap<AgentId, agent::Model>> {
+    let rows = agent::Entity::find().filter(agent::Column::Id.is_in(ids)).all(work.tx()).await?;
     Ok(rows.into_iter().map(|agent| (agent.id, agent)).collect())
 }
 
@@ -641,13 +712,5 @@ fn bid_event(auction: &auction::Model, bid: &bid::Model, kind: event::Kind) -> E
 /// Whether `viewer` may see `bid` while its auction is as it is.
 #[must_use]
 pub fn may_see(auction: &auction::Model, bid: &bid::Model, viewer: Option<UserId>) -> bool {
-    let own = viewer == Some(bid.bidder_id);
-    match (auction.status, auction.visibility) {
-        (Status::Open | Status::Revealing, Visibility::Sealed | Visibility::CommitReveal) => own,
-        (Status::Open | Status::Revealing, Visibility::Open)
-        | (
-            Status::Awarded | Status::Expired | Status::Cancelled,
-            Visibility::Open | Visibility::Sealed | Visibility::CommitReveal,
-        ) => true,
-    }
+    !rules::hidden(auction) || viewer == Some(bid.bidder_id)
 }

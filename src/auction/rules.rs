@@ -21,13 +21,14 @@ use std::cmp::Reverse;
 
 use entity::{
     agent,
-    auction::{self, Kind},
-    bid,
+    auction::{self, Kind, Visibility},
+    bid, commitment,
     id::{AgentId, BidId, UserId},
     money::Amount,
     time::Timestamp,
 };
 
+use super::commitment::Sealed;
 use crate::error::refusals;
 
 /// Basis points in the whole.
@@ -64,6 +65,26 @@ refusals! {
         BidNotEligible = "This bid may not win: it is above the reserve or its agent does not qualify any more.",
         /// Only MANUAL auctions are awarded by hand.
         AwardIsAutomatic = "This auction awards by itself at its close.",
+        /// The auction takes commitments, not bids.
+        UseCommitBid = "This auction takes commitments: use commitBid now and revealBid after the close.",
+        /// The auction takes bids, not commitments.
+        UseSubmitBid = "This auction takes no commitments: use submitBid.",
+        /// One agent has bid or committed as often as it may.
+        TooManyChanges = "The agent has bid in this auction as often as one agent may.",
+        /// The commitment was replaced, withdrawn, revealed or lost.
+        CommitmentNotLive = "The commitment does not stand any more.",
+        /// The time for reveals has not begun.
+        RevealNotOpen = "Bids are revealed after the close; this auction still takes commitments.",
+        /// The time for reveals is over.
+        RevealClosed = "The time to reveal bids is over.",
+        /// The agent did not commit to anything that could be revealed.
+        NoCommitment = "The agent has no commitment that stands in this auction.",
+        /// The bid was revealed before.
+        AlreadyRevealed = "The agent's bid has been revealed.",
+        /// Price, duration and salt do not make the hash.
+        CommitmentMismatch = "The commitment does not fit: another price, duration or salt, another auction or another agent.",
+        /// A COMMIT_REVEAL auction is awarded after the reveals.
+        BidsNotRevealed = "The bids are not revealed yet; award when the time for reveals is over.",
     }
 }
 
@@ -76,10 +97,36 @@ pub fn admit_bid(
     now: Timestamp,
 ) -> Result<(), AuctionRefused> {
     open(auction, now)?;
+    if auction.visibility == Visibility::CommitReveal {
+        return Err(AuctionRefused::UseCommitBid);
+    }
+    admit_bidder(auction, agent, reputation)?;
+    admit_price(auction, agent, price)
+}
+
+/// Whether `agent` may commit to a bid in `auction` now, whatever its price.
+pub fn admit_commitment(
+    auction: &auction::Model,
+    agent: &agent::Model,
+    reputation: i32,
+    now: Timestamp,
+) -> Result<(), AuctionRefused> {
+    open(auction, now)?;
+    if auction.visibility != Visibility::CommitReveal {
+        return Err(AuctionRefused::UseSubmitBid);
+    }
+    admit_bidder(auction, agent, reputation)
+}
+
+fn admit_bidder(auction: &auction::Model, agent: &agent::Model, reputation: i32) -> Result<(), AuctionRefused> {
     if agent.owner_id == auction.requester_id {
         return Err(AuctionRefused::OwnAuction);
     }
-    qualified(auction, agent, reputation)?;
+    qualified(auction, agent, reputation)
+}
+
+/// Whether a bid may name `price`.
+pub fn admit_price(auction: &auction::Model, agent: &agent::Model, price: Amount) -> Result<(), AuctionRefused> {
     if price > auction.max_price {
         return Err(AuctionRefused::PriceAboveCeiling);
     }
@@ -87,6 +134,42 @@ pub fn admit_bid(
         return Err(AuctionRefused::PriceBelowMinimum);
     }
     Ok(())
+}
+
+/// Whether the auction takes reveals at `now`.
+pub fn revealing(auction: &auction::Model, now: Timestamp) -> Result<(), AuctionRefused> {
+    if auction.visibility != Visibility::CommitReveal {
+        return Err(AuctionRefused::UseSubmitBid);
+    }
+    match auction.status {
+        auction::Status::Open => Err(AuctionRefused::RevealNotOpen),
+        auction::Status::Revealing if auction.reveal_until.is_some_and(|until| now < until) => Ok(()),
+        auction::Status::Revealing
+        | auction::Status::Awarded
+        | auction::Status::Expired
+        | auction::Status::Cancelled => Err(AuctionRefused::RevealClosed),
+    }
+}
+
+/// Whether a commitment may be answered with a bid of these values: it stands, and they make its hash.
+pub fn admit_reveal(commitment: &commitment::Model, sealed: &Sealed) -> Result<(), AuctionRefused> {
+    match commitment.status {
+        commitment::Status::Revealed => Err(AuctionRefused::AlreadyRevealed),
+        commitment::Status::Committed if commitment.hash == sealed.commitment_hex() => Ok(()),
+        commitment::Status::Committed => Err(AuctionRefused::CommitmentMismatch),
+        commitment::Status::Replaced
+        | commitment::Status::Withdrawn
+        | commitment::Status::Unrevealed
+        | commitment::Status::Cancelled => Err(AuctionRefused::NoCommitment),
+    }
+}
+
+/// Whether the owner of an agent took it out of a decision by a deed of their own after the close: then its bid did not stand, and
+/// its bond is lost. Before the close they could have withdrawn, so this is about COMMIT_REVEAL alone, where the decision comes
+/// later than the close. That its reputation fell is no deed.
+#[must_use]
+pub fn backed_out(auction: &auction::Model, agent: &agent::Model) -> bool {
+    auction.visibility == Visibility::CommitReveal && able(auction, agent).is_err()
 }
 
 /// Whether the auction takes bids at `now`.
@@ -102,6 +185,15 @@ pub fn open(auction: &auction::Model, now: Timestamp) -> Result<(), AuctionRefus
 
 /// Whether the agent is one that the auction asks for, whatever its price.
 fn qualified(auction: &auction::Model, agent: &agent::Model, reputation: i32) -> Result<(), AuctionRefused> {
+    able(auction, agent)?;
+    if reputation < auction.min_reputation {
+        return Err(AuctionRefused::ReputationTooLow);
+    }
+    Ok(())
+}
+
+/// Whether the agent takes work of this kind.
+fn able(auction: &auction::Model, agent: &agent::Model) -> Result<(), AuctionRefused> {
     let ready = match (agent.status, agent.runtime) {
         (agent::Status::Active, agent::Runtime::Hosted) => agent.module_id.is_some(),
         (agent::Status::Active, agent::Runtime::External) => true,
@@ -112,9 +204,6 @@ fn qualified(auction: &auction::Model, agent: &agent::Model, reputation: i32) ->
     }
     if !agent.capabilities.contains_all(&auction.capabilities) {
         return Err(AuctionRefused::CapabilityMissing);
-    }
-    if reputation < auction.min_reputation {
-        return Err(AuctionRefused::ReputationTooLow);
     }
     Ok(())
 }
@@ -229,12 +318,44 @@ pub fn payment(auction: &auction::Model, winner: &Offer, ranked: &[(Offer, Score
     }
 }
 
+/// How many agents stand in the auction while it takes bids: with a bid, or with a commitment.
+#[must_use]
+pub fn standing(auction: &auction::Model) -> i32 {
+    match auction.visibility {
+        Visibility::Sealed | Visibility::Open => auction.bid_count,
+        Visibility::CommitReveal => auction.commitment_count,
+    }
+}
+
+/// Whether bids of others are still hidden: until the decision, but in an OPEN auction.
+#[must_use]
+pub fn hidden(auction: &auction::Model) -> bool {
+    match (auction.status, auction.visibility) {
+        (auction::Status::Open | auction::Status::Revealing, Visibility::Sealed | Visibility::CommitReveal) => true,
+        (auction::Status::Open | auction::Status::Revealing, Visibility::Open)
+        | (
+            auction::Status::Awarded | auction::Status::Expired | auction::Status::Cancelled,
+            Visibility::Open | Visibility::Sealed | Visibility::CommitReveal,
+        ) => false,
+    }
+}
+
+/// Whether the requester of a MANUAL auction may look at the bids to pick one: bidding is over, and the reveals are too.
+#[must_use]
+pub fn may_pick(auction: &auction::Model, now: Timestamp) -> bool {
+    let over = match auction.visibility {
+        Visibility::Sealed | Visibility::Open => now >= auction.closes_at,
+        Visibility::CommitReveal => auction.reveal_until.is_some_and(|until| now >= until),
+    };
+    over && auction.award_mode == auction::AwardMode::Manual
+}
+
 /// What a soft close does to the close when a bid comes at `now`: the new close, if it moves.
 #[must_use]
 pub fn extended_close(auction: &auction::Model, now: Timestamp, max_extensions: i32) -> Option<Timestamp> {
     let quiet = std::time::Duration::from_millis(u64::try_from(auction.soft_close_ms).unwrap_or(0));
     let extended = now.after(quiet);
-    let late = auction.visibility == auction::Visibility::Open && extended > auction.closes_at;
+    let late = auction.visibility == Visibility::Open && extended > auction.closes_at;
     (late && auction.soft_close_ms > 0 && auction.extensions < max_extensions).then_some(extended)
 }
 

@@ -5,6 +5,7 @@
 //! dependency that cannot be reached, 5 for a server that is not healthy, and 130 when the process was told twice to end. Every
 //! failure ends with a sentence that says what to do.
 
+mod bid;
 mod cast;
 mod check;
 mod client;
@@ -62,6 +63,9 @@ enum Command {
     /// Look after accounts.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Make and check commitments to sealed bids, without a server.
+    #[command(subcommand)]
+    Bid(bid::BidCommand),
     /// Ask a server whether it is healthy; exits with 5 when it is not.
     Healthcheck {
         /// The address to ask; /health of this machine when it is left out.
@@ -88,6 +92,7 @@ impl Command {
             | Self::Schema { .. }
             | Self::Audit { .. }
             | Self::User(_)
+            | Self::Bid(_)
             | Self::Healthcheck { .. }
             | Self::Version { .. } => "warn",
         }
@@ -142,6 +147,7 @@ async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> 
         Command::Schema { check } => check::schema(check.as_deref()),
         Command::Audit { json } => database::audit(json, settings).await,
         Command::User(command) => user::run(command, settings).await,
+        Command::Bid(command) => bid::run(&command),
         Command::Healthcheck { url, port } => check::health(url, port).await,
         Command::Version { json } => check::version(json),
     }
@@ -156,6 +162,18 @@ mod tests {
         Line::command().debug_assert();
     }
 
+    const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    const BID: &[&str] = &[
+        "--instance",
+        HEX,
+        "--auction",
+        "auc_01h455vb4pex5vsknk084sn02q",
+        "--agent",
+        "agent_01h455vb4pex5vsknk084sn02r",
+        "--price",
+        "2.5",
+    ];
+
     #[test]
     fn commands_are_read() {
         for line in [
@@ -168,6 +186,8 @@ mod tests {
             &["audit", "--json"],
             &["user", "promote", "a@b.example", "--role", "arbiter"],
             &["healthcheck", "http://127.0.0.1:8080/ready"],
+            &[&["bid", "commit"][..], BID].concat(),
+            &[&["bid", "inspect", "--salt", HEX, "--commitment", HEX][..], BID].concat(),
         ] {
             assert!(Line::try_parse_from([&["zerostate"], line].concat()).is_ok(), "{line:?}");
         }
@@ -180,6 +200,9 @@ mod tests {
             &["migrate", "down", "--steps", "0"],
             &["serve", "--speed", "2"],
             &["user", "promote", "a@b.example", "--role", "king"],
+            &[&["bid", "inspect", "--salt", HEX][..], BID].concat(),
+            &[&["bid", "commit", "--salt", "ab"][..], BID].concat(),
+            &[&["bid", "commit", "--promised-ms", "3600001"][..], BID].concat(),
         ] {
             assert!(Line::try_parse_from([&["zerostate"], line].concat()).is_err(), "{line:?}");
         }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
 use entity::{
-    auction, bid,
-    id::{AgentId, AuctionId, BidId, Id, UserId},
+    auction, bid, bond, commitment,
+    id::{AgentId, AuctionId, BidId, CommitmentId, Id, UserId},
 };
 use futures_util::future::try_join_all;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -23,6 +23,7 @@ use super::{
 use crate::{
     auction::{
         self as verbs, NewBid,
+        reveal::{NewCommitment, Reveal},
         rules::{self, Offer, Score},
     },
     error::{Error, Result},
@@ -102,6 +103,36 @@ pub(super) enum BidStatus {
     Forfeited,
     /// The auction was cancelled.
     Cancelled,
+}
+
+/// The states of a commitment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::commitment::Status")]
+pub(super) enum CommitmentStatus {
+    /// Stands; its bid is not told yet.
+    Committed,
+    /// A later commitment of the same agent took its place.
+    Replaced,
+    /// Taken back before the close.
+    Withdrawn,
+    /// Its bid was told and fits the hash.
+    Revealed,
+    /// Its bid was not told in time; the bond went to the requester.
+    Unrevealed,
+    /// The auction was cancelled.
+    Cancelled,
+}
+
+/// The states of a bond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::bond::Status")]
+pub(super) enum BondStatus {
+    /// Set aside.
+    Held,
+    /// Back with the bidder.
+    Returned,
+    /// With the requester, whom the bidder let down.
+    Forfeited,
 }
 
 /// What auctions can be ordered by.
@@ -219,7 +250,7 @@ impl Auction {
 
     /// The highest price at which the requester buys. Before the close it is for the requester alone; null when there is none.
     async fn reserve_price(&self, ctx: &Context<'_>) -> Option<Credits> {
-        let shown = self.0.status != auction::Status::Open || ctx.viewer() == Some(self.0.requester_id);
+        let shown = self.0.closed_at.is_some() || ctx.viewer() == Some(self.0.requester_id);
         self.0.reserve_price.filter(|_| shown).map(Credits)
     }
 
@@ -248,7 +279,7 @@ impl Auction {
         DateTime(self.0.closes_at)
     }
 
-    /// Closes as soon as this many agents have a bid that stands; null when the number does not matter.
+    /// Closes as soon as this many agents have a bid or a commitment that stands; null when the number does not matter.
     async fn close_after_bids(&self) -> Option<i32> {
         self.0.close_after_bids
     }
@@ -263,9 +294,34 @@ impl Auction {
         self.0.extensions
     }
 
-    /// How many bids stand, or stood at the close.
+    /// How many bids stand, or stood at the close; of a COMMIT_REVEAL auction how many were revealed.
     async fn bid_count(&self) -> i32 {
         self.0.bid_count
+    }
+
+    /// What a bidder puts down behind each agent's bid or commitment; null where nothing is asked for.
+    async fn bid_bond(&self) -> Option<Credits> {
+        Some(self.0.bond).filter(|bond| !bond.is_zero()).map(Credits)
+    }
+
+    /// How long bids are revealed after the close of a COMMIT_REVEAL auction; null for others.
+    async fn reveal_window(&self) -> Option<Duration> {
+        (self.0.reveal_ms > 0).then(|| Duration::from_millis(self.0.reveal_ms))
+    }
+
+    /// Until when bids are or were revealed; null until that begins.
+    async fn reveal_until(&self) -> Option<DateTime> {
+        self.0.reveal_until.map(DateTime)
+    }
+
+    /// How many agents stand committed, or stood so at the close; 0 but for COMMIT_REVEAL.
+    async fn commitment_count(&self) -> i32 {
+        self.0.commitment_count
+    }
+
+    /// What a commitment names this market by: 32 bytes in lower-case hex.
+    async fn instance_id(&self, ctx: &Context<'_>) -> Option<Answer<String>> {
+        maybe(ctx, async { Ok(Some(hex::encode(ctx.store().instance()?.id()))) }).await
     }
 
     /// What the winner is paid; null before an award.
@@ -312,8 +368,8 @@ impl Auction {
         .await
     }
 
-    /// The bids, in the order in which they came unless `orderBy` says otherwise. While the auction is open and sealed only your
-    /// own are here; the requester of a MANUAL one sees all of them once bidding is over.
+    /// The bids, in the order in which they came unless `orderBy` says otherwise. While the auction is not decided and not an OPEN
+    /// one only your own are here; the requester of a MANUAL one sees all of them once bidding, and revealing, is over.
     #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
     async fn bids(
         &self,
@@ -335,13 +391,38 @@ impl Auction {
         })
         .await
     }
+
+    /// The commitments, in the order in which they came. While the auction takes them only your own are here.
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
+    async fn commitments(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "How many from the start: 1 to 100, 20 when neither `first` nor `last` is given.")]
+        first: Option<i32>,
+        #[graphql(desc = "Only what comes after this cursor.")] after: Option<String>,
+        #[graphql(desc = "How many from the end: 1 to 100; not together with `first`.")] last: Option<i32>,
+        #[graphql(desc = "Only what comes before this cursor.")] before: Option<String>,
+    ) -> Option<Answer<CommitmentConnection>> {
+        maybe(ctx, async {
+            let window = PageArgs { first, after, last, before }.window(&COMMITMENTS)?;
+            let open = self.0.status == auction::Status::Open;
+            let only_of = open.then(|| ctx.viewer().unwrap_or(UserId(Uuid::nil())));
+            let page = ctx.loaders().commitments_of_auctions(self.0.id, only_of, window).await?;
+            Ok(Some(page.into()))
+        })
+        .await
+    }
 }
+
+/// Commitments in the order of arrival.
+pub(super) const COMMITMENTS: Sort<commitment::Entity> =
+    Sort { name: "m", key: None, id: commitment::Column::Id, descending: false, place: |row| (0, row.id.0) };
 
 /// Whether bids of others are hidden from the caller now. Once bidding is over the requester of a MANUAL auction sees them, to
 /// pick the winner.
 fn is_sealed(ctx: &Context<'_>, auction: &auction::Model) -> bool {
-    let picks = ctx.viewer() == Some(auction.requester_id) && ctx.now() >= auction.closes_at;
-    auction.status == auction::Status::Open && auction.visibility == auction::Visibility::Sealed && !picks
+    let picks = ctx.viewer() == Some(auction.requester_id) && rules::may_pick(auction, ctx.now());
+    rules::hidden(auction) && !picks
 }
 
 #[derive(Clone)]
@@ -459,6 +540,29 @@ impl Bid {
         .await
     }
 
+    /// What stands or stood behind it; null where the auction asks for no bond.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn bond(&self, ctx: &Context<'_>) -> Option<Answer<Bond>> {
+        maybe(ctx, async {
+            let Some(bond) = self.row.bond_id else { return Ok(None) };
+            Ok(ctx.loaders().bonds(bond).await?.map(Bond))
+        })
+        .await
+    }
+
+    /// How many tasks the requester of the auction has settled with agents of this bidder so far: those who trade with each other
+    /// all the time may not be strangers.
+    #[graphql(complexity = 3)]
+    async fn tasks_together(&self, ctx: &Context<'_>) -> Option<Answer<i32>> {
+        maybe(ctx, async {
+            let auction = self.auction_row(ctx).await?;
+            let pair = (auction.requester_id, self.row.bidder_id);
+            let count = ctx.loaders().tasks_together(pair).await?.unwrap_or(0);
+            Ok(Some(i32::try_from(count).unwrap_or(i32::MAX)))
+        })
+        .await
+    }
+
     /// Who offers.
     #[graphql(complexity = "1 + child_complexity")]
     async fn agent(&self, ctx: &Context<'_>) -> Option<Answer<Agent>> {
@@ -469,6 +573,123 @@ impl Bid {
     #[graphql(complexity = "1 + child_complexity")]
     async fn auction(&self, ctx: &Context<'_>) -> Option<Answer<Auction>> {
         maybe(ctx, find(ctx, self.row.auction_id)).await
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Commitment(commitment::Model);
+
+impl From<commitment::Model> for Commitment {
+    fn from(row: commitment::Model) -> Self {
+        Self(row)
+    }
+}
+
+/// An agent's word that it has a bid, which it does not tell before the close of a COMMIT_REVEAL auction.
+#[Object]
+impl Commitment {
+    /// The id, `com_…`.
+    async fn id(&self) -> ID {
+        self.0.id.into()
+    }
+
+    /// The hash: SHA-256 of `"ZSAU-BID-v1\0"`, the instance id, the ids of auction and agent (16 bytes each), the price in
+    /// micro-credits (8 bytes), the promised duration in milliseconds (4 bytes, 0 for none) and the salt (32 bytes); numbers are
+    /// big-endian. In lower-case hex.
+    async fn commitment(&self) -> &str {
+        &self.0.hash
+    }
+
+    /// Its state.
+    async fn status(&self) -> CommitmentStatus {
+        self.0.status.into()
+    }
+
+    /// Its place in the order of arrival, which the bid has too when it is revealed.
+    async fn sequence(&self) -> i32 {
+        self.0.seq
+    }
+
+    /// When it was made.
+    async fn created_at(&self) -> DateTime {
+        DateTime(self.0.created_at)
+    }
+
+    /// When its bid was revealed; null if it was not.
+    async fn revealed_at(&self) -> Option<DateTime> {
+        self.0.revealed_at.map(DateTime)
+    }
+
+    /// The salt, with which everybody can check the hash; null while the bid is not yours to see.
+    #[graphql(complexity = 2)]
+    async fn salt(&self, ctx: &Context<'_>) -> Option<Answer<String>> {
+        maybe(ctx, async { Ok(self.shown_bid(ctx).await?.and(self.0.salt.clone())) }).await
+    }
+
+    /// The bid that was revealed; null while it is not yours to see.
+    #[graphql(complexity = "2 + child_complexity")]
+    async fn bid(&self, ctx: &Context<'_>) -> Option<Answer<Bid>> {
+        maybe(ctx, self.shown_bid(ctx)).await
+    }
+
+    /// What stands or stood behind it.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn bond(&self, ctx: &Context<'_>) -> Option<Answer<Bond>> {
+        maybe(ctx, async { Ok(ctx.loaders().bonds(self.0.bond_id).await?.map(Bond)) }).await
+    }
+
+    /// Who is committed.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn agent(&self, ctx: &Context<'_>) -> Option<Answer<Agent>> {
+        maybe(ctx, super::agent::find(ctx, self.0.agent_id)).await
+    }
+
+    /// The auction.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn auction(&self, ctx: &Context<'_>) -> Option<Answer<Auction>> {
+        maybe(ctx, find(ctx, self.0.auction_id)).await
+    }
+}
+
+impl Commitment {
+    async fn shown_bid(&self, ctx: &Context<'_>) -> Result<Option<Bid>> {
+        match self.0.bid_id {
+            Some(bid) => find_bid(ctx, bid).await,
+            None => Ok(None),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Bond(bond::Model);
+
+/// What a bidder put down behind one agent's bid or commitment. It comes back unless the bidder breaks the word: by not revealing,
+/// by revealing what cannot be taken, by taking the agent away after the close, or by winning and not starting.
+#[Object]
+impl Bond {
+    /// The id, `bond_…`.
+    async fn id(&self) -> ID {
+        self.0.id.into()
+    }
+
+    /// How much.
+    async fn amount(&self) -> Credits {
+        Credits(self.0.amount)
+    }
+
+    /// Where it is.
+    async fn status(&self) -> BondStatus {
+        self.0.status.into()
+    }
+
+    /// When it was put down.
+    async fn created_at(&self) -> DateTime {
+        DateTime(self.0.created_at)
+    }
+
+    /// When it was returned or forfeited; null before.
+    async fn resolved_at(&self) -> Option<DateTime> {
+        self.0.resolved_at.map(DateTime)
     }
 }
 
@@ -552,6 +773,13 @@ connection! {
     BidEdge, Bid, Bid
 }
 
+connection! {
+    /// A page of commitments.
+    CommitmentConnection,
+    /// A commitment in a list.
+    CommitmentEdge, Commitment, commitment::Model
+}
+
 /// Which auctions to list. All conditions must hold.
 #[derive(Clone, Debug, Default, InputObject)]
 pub(super) struct AuctionFilter {
@@ -591,10 +819,15 @@ pub(super) struct AuctionTermsInput {
     price_weight: Percentage,
     /// How long bids are taken. When it is left out the auction is decided at once among the hosted agents, which bid by themselves.
     closes_in: Option<Duration>,
-    /// Close as soon as this many agents have a bid that stands.
+    /// Close as soon as this many agents have a bid or a commitment that stands.
     close_after_bids: Option<i32>,
     /// In an OPEN auction, a bid that comes within this time of the close moves the close away by as much.
     soft_close: Option<Duration>,
+    /// In a COMMIT_REVEAL auction, how long bids may be revealed after the close: one minute to seven days.
+    reveal_window: Option<Duration>,
+    /// What each bidder puts down; at most the budget. A COMMIT_REVEAL auction must ask for it, the others may. Who breaks their word
+    /// loses it to you; `startTimeout` is at least a minute then. Hosted agents do not bid by themselves.
+    bid_bond: Option<Credits>,
 }
 
 impl AuctionTermsInput {
@@ -611,6 +844,8 @@ impl AuctionTermsInput {
             closes_in: self.closes_in.map(|closes_in| closes_in.0),
             close_after_bids: self.close_after_bids,
             soft_close: self.soft_close.map(|soft_close| soft_close.0),
+            reveal_window: self.reveal_window.map(|window| window.0),
+            bid_bond: self.bid_bond.map(|bond| bond.0),
         }
     }
 }
@@ -648,6 +883,45 @@ pub(super) struct WithdrawBidInput {
     bid_id: ID,
 }
 
+/// Input of `commitBid`.
+#[derive(InputObject)]
+pub(super) struct CommitBidInput {
+    /// The auction.
+    auction_id: ID,
+    /// The agent of yours that bids. Its earlier commitment in this auction is replaced.
+    agent_id: ID,
+    /// The hash in 64 lower-case hexadecimal digits; see `Commitment.commitment`.
+    commitment: String,
+    /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
+    idempotency_key: String,
+}
+
+/// Input of `withdrawCommitment`.
+#[derive(InputObject)]
+pub(super) struct WithdrawCommitmentInput {
+    /// The commitment.
+    commitment_id: ID,
+    /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
+    idempotency_key: String,
+}
+
+/// Input of `revealBid`.
+#[derive(InputObject)]
+pub(super) struct RevealBidInput {
+    /// The auction.
+    auction_id: ID,
+    /// The agent of yours that is committed.
+    agent_id: ID,
+    /// What it asks.
+    price: Credits,
+    /// How long it promises to need at most; leave it out if the commitment has 0.
+    promised_duration: Option<Duration>,
+    /// The salt of the commitment in 64 lower-case hexadecimal digits.
+    salt: String,
+    /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
+    idempotency_key: String,
+}
+
 /// Input of `awardAuction`.
 #[derive(InputObject)]
 pub(super) struct AwardAuctionInput {
@@ -669,6 +943,9 @@ pub(super) struct CancelAuctionInput {
 intent! {
     CreateAuctionInput = "createAuction", moves_credits: true;
     SubmitBidInput = "submitBid", moves_credits: true;
+    CommitBidInput = "commitBid", moves_credits: true;
+    WithdrawCommitmentInput = "withdrawCommitment", moves_credits: true;
+    RevealBidInput = "revealBid", moves_credits: true;
     AwardAuctionInput = "awardAuction", moves_credits: true;
 }
 
@@ -692,6 +969,30 @@ payload! {
     /// Answer of `withdrawBid`.
     WithdrawBidPayload {
         /// The bid as it is now; null when it was refused.
+        bid: Bid
+    } AuctionUserError
+}
+
+payload! {
+    /// Answer of `commitBid`.
+    CommitBidPayload {
+        /// The commitment; null when it was refused.
+        commitment: Commitment
+    } AuctionUserError
+}
+
+payload! {
+    /// Answer of `withdrawCommitment`.
+    WithdrawCommitmentPayload {
+        /// The commitment as it is now; null when it was refused.
+        commitment: Commitment
+    } AuctionUserError
+}
+
+payload! {
+    /// Answer of `revealBid`.
+    RevealBidPayload {
+        /// The bid; null when it was refused. It is INELIGIBLE when its price cannot be taken.
         bid: Bid
     } AuctionUserError
 }
@@ -976,6 +1277,70 @@ impl AuctionMutation {
         .await
     }
 
+    /// Commits an agent of yours to a bid in a COMMIT_REVEAL auction without telling it, and puts the bond down; the agent's earlier
+    /// commitment is replaced. Keep price, duration and salt: without them you cannot reveal the bid and lose the bond.
+    #[graphql(complexity = "10 + child_complexity")]
+    async fn commit_bid(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The commitment.")] input: CommitBidInput,
+    ) -> Option<Answer<CommitBidPayload>> {
+        payload(ctx, async {
+            let new = NewCommitment {
+                auction: parse_id(&input.auction_id, "auctionId")?,
+                agent: parse_id(&input.agent_id, "agentId")?,
+                hash: input.commitment.clone(),
+            };
+            let committed = once(ctx, &input, async |work| task::commit_bid(work, new).await).await;
+            if matches!(committed, Err(Error::Refused(_))) {
+                ctx.app().metrics().bid_rejected();
+            }
+            Ok(committed?.value.into())
+        })
+        .await
+    }
+
+    /// Takes back a commitment of yours while its auction takes them; the bond comes back.
+    #[graphql(complexity = "10 + child_complexity")]
+    async fn withdraw_commitment(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The commitment to take back.")] input: WithdrawCommitmentInput,
+    ) -> Option<Answer<WithdrawCommitmentPayload>> {
+        payload(ctx, async {
+            let id: CommitmentId = parse_id(&input.commitment_id, "commitmentId")?;
+            let withdrawn = once(ctx, &input, async |work| verbs::reveal::withdraw_commitment(work, id).await).await?;
+            Ok(withdrawn.value.into())
+        })
+        .await
+    }
+
+    /// Tells the bid that an agent of yours committed to, after the close and until `revealUntil`. What does not fit the hash is
+    /// refused and can be tried again. A price above the auction's ceiling or below the agent's minimum makes the bid INELIGIBLE and
+    /// loses the bond.
+    #[graphql(complexity = "10 + child_complexity")]
+    async fn reveal_bid(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The bid as it was committed to.")] input: RevealBidInput,
+    ) -> Option<Answer<RevealBidPayload>> {
+        payload(ctx, async {
+            let told = Reveal {
+                auction: parse_id(&input.auction_id, "auctionId")?,
+                agent: parse_id(&input.agent_id, "agentId")?,
+                price: input.price.0,
+                promised: input.promised_duration.map(|promised| promised.0),
+                salt: input.salt.clone(),
+            };
+            let revealed = once(ctx, &input, async |work| task::reveal_bid(work, told).await).await;
+            if matches!(revealed, Err(Error::Refused(_))) {
+                ctx.app().metrics().bid_rejected();
+            }
+            Ok(revealed?.value.into())
+        })
+        .await
+    }
+
     /// Takes back a bid of yours while its auction is open.
     #[graphql(complexity = "10 + child_complexity")]
     async fn withdraw_bid(
@@ -985,6 +1350,7 @@ impl AuctionMutation {
     ) -> Option<Answer<WithdrawBidPayload>> {
         payload(ctx, async {
             let bid = parse_id(&input.bid_id, "bidId")?;
+            books_in_order(ctx)?;
             Ok(write(ctx, async |work| verbs::withdraw_bid(work, bid).await).await?.into())
         })
         .await

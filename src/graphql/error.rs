@@ -257,6 +257,26 @@ concept! {
         BidNotEligible,
         /// The auction awards by itself at its close.
         AwardIsAutomatic,
+        /// The auction takes commitments, not bids.
+        UseCommitBid,
+        /// The auction takes bids, not commitments.
+        UseSubmitBid,
+        /// The agent has bid or committed in this auction as often as one agent may.
+        TooManyChanges,
+        /// The commitment was replaced, withdrawn, revealed or lost.
+        CommitmentNotLive,
+        /// Bids are revealed after the close; the auction still takes commitments.
+        RevealNotOpen,
+        /// The time to reveal bids is over.
+        RevealClosed,
+        /// The agent has no commitment that stands in this auction.
+        NoCommitment,
+        /// The agent's bid was revealed before.
+        AlreadyRevealed,
+        /// Price, duration and salt do not make the hash of this agent's commitment in this auction.
+        CommitmentMismatch,
+        /// The bids are not revealed yet; award when the time for reveals is over.
+        BidsNotRevealed,
         /// The wallet does not hold enough credits.
         InsufficientFunds,
         /// The balance would pass the largest amount that an account can hold.
@@ -297,6 +317,26 @@ concept! {
         BidNotEligible,
         /// The auction awards by itself at its close.
         AwardIsAutomatic,
+        /// The auction takes commitments, not bids.
+        UseCommitBid,
+        /// The auction takes bids, not commitments.
+        UseSubmitBid,
+        /// The agent has bid or committed in this auction as often as one agent may.
+        TooManyChanges,
+        /// The commitment was replaced, withdrawn, revealed or lost.
+        CommitmentNotLive,
+        /// Bids are revealed after the close; the auction still takes commitments.
+        RevealNotOpen,
+        /// The time to reveal bids is over.
+        RevealClosed,
+        /// The agent has no commitment that stands in this auction.
+        NoCommitment,
+        /// The agent's bid was revealed before.
+        AlreadyRevealed,
+        /// Price, duration and salt do not make the hash of this agent's commitment in this auction.
+        CommitmentMismatch,
+        /// The bids are not revealed yet; award when the time for reveals is over.
+        BidsNotRevealed,
         /// The task is not open any more; it was awarded or has ended.
         TaskNotOpen,
         /// The work was claimed by somebody else or has ended.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Enum, ID, InputObject, Interface, Object, SimpleObject, Subscription};
 use entity::{
-    auction,
     event::{Kind, Model},
     id::{AgentId, AuctionId, TaskId, UserId},
 };
@@ -226,7 +225,7 @@ impl AuctionEvent {
         self.0.event.payload.bid_count
     }
 
-    /// When the auction closes; null where the kind does not tell.
+    /// When the auction closes, or when its reveals end if they begin; null where the kind does not tell.
     async fn closes_at(&self) -> Option<DateTime> {
         self.0.event.payload.closes_at.map(DateTime)
     }
@@ -289,7 +288,7 @@ impl BidEvent {
         self.0.event.auction_id.map(ID::from)
     }
 
-    /// How many bids stand now.
+    /// How many bids stand now; of commitments how many stand.
     async fn bid_count(&self) -> Option<i32> {
         self.0.event.payload.bid_count
     }
@@ -916,7 +915,7 @@ impl EventSubscription {
             let (topic, after) = (Topic::Auction(auction), after.map(|cursor| cursor.0));
             let follow = ctx.store().follow(topic, after).await?;
             let row = ctx.loaders().auctions(auction).await?.ok_or(Error::NotFound("auction"))?;
-            let over = row.status != auction::Status::Open;
+            let over = row.closed_at.is_some();
             if over && has_seen_the_end(ctx.store(), topic, after, ends_auction).await? {
                 return Ok(stream::empty().boxed());
             }

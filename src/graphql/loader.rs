@@ -12,14 +12,14 @@ use std::{
 };
 
 use entity::{
-    account, agent, agent_module, auction, bid, channel, dispute,
-    id::{AccountId, AgentId, AuctionId, BidId, ChannelId, DisputeId, ModuleId, TaskId, UserId},
+    account, agent, agent_module, auction, bid, bond, channel, commitment, dispute,
+    id::{AccountId, AgentId, AuctionId, BidId, BondId, ChannelId, DisputeId, ModuleId, TaskId, UserId},
     rating, reputation, reputation_event, task, task_result, user,
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, Value,
-    sea_query::{Alias, Query, SelectStatement},
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, JoinType, QueryFilter, QuerySelect, Value,
+    sea_query::{Alias, Expr, Query, SelectStatement},
 };
 use tokio::sync::oneshot;
 
@@ -146,7 +146,13 @@ pub(super) struct Loaders {
     agents_of_users: Batch<(UserId, Window), Page<agent::Model>>,
     evidence_of_agents: Batch<(AgentId, Window), Page<reputation_event::Model>>,
     bids_of_auctions: Batch<(AuctionId, BidList), Page<bid::Model>>,
+    bonds: Batch<BondId, bond::Model>,
+    commitments_of_auctions: Batch<(AuctionId, CommitmentList), Page<commitment::Model>>,
+    tasks_together: Batch<(UserId, UserId), i64>,
 }
+
+/// Which commitments of an auction: of one bidder or all, from where to where.
+type CommitmentList = (Option<UserId>, Window);
 
 /// Which bids of an auction: of one bidder or all, in which order, from where to where.
 type BidList = (Option<UserId>, BidOrder, Window);
@@ -193,6 +199,9 @@ impl Loaders {
             agents_of_users: Batch::default(),
             evidence_of_agents: Batch::default(),
             bids_of_auctions: Batch::default(),
+            bonds: Batch::default(),
+            commitments_of_auctions: Batch::default(),
+            tasks_together: Batch::default(),
         }
     }
 
@@ -203,6 +212,7 @@ impl Loaders {
         tasks: task by TaskId = Id, id;
         channels: channel by ChannelId = Id, id;
         bids: bid by BidId = Id, id;
+        bonds: bond by BondId = Id, id;
         modules: agent_module by ModuleId = Id, id;
         accounts: account by AccountId = Id, id;
         reputations: reputation by AgentId = AgentId, agent_id;
@@ -331,6 +341,74 @@ impl Loaders {
             })
             .await?;
         Ok(found.unwrap_or_default())
+    }
+
+    /// A page of an auction's commitments; of one bidder alone, or all.
+    pub(super) async fn commitments_of_auctions(
+        &self,
+        auction: AuctionId,
+        bidder: Option<UserId>,
+        window: Window,
+    ) -> Result<Page<commitment::Model>> {
+        let found = self
+            .commitments_of_auctions
+            .load((auction, (bidder, window)), |keys| {
+                async move {
+                    let mut pages = HashMap::new();
+                    for (which, auctions) in grouped(keys) {
+                        let (bidder, window) = which;
+                        let mut list = commitment::Entity::find();
+                        if let Some(bidder) = bidder {
+                            list = list.filter(commitment::Column::BidderId.eq(bidder));
+                        }
+                        let parent = commitment::Column::AuctionId;
+                        let sort = super::auction::COMMITMENTS;
+                        let found = window
+                            .read_each(self.store.read(), list, &sort, parent, &auctions, |row| row.auction_id)
+                            .await?;
+                        pages.extend(auctions.into_iter().map(|auction| (auction, which)).zip(found));
+                    }
+                    Ok(pages)
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// How many tasks of the first user agents of the second one have settled, paid or not; `None` for none.
+    pub(super) async fn tasks_together(&self, pair: (UserId, UserId)) -> Result<Option<i64>> {
+        self.tasks_together
+            .load(pair, |pairs| {
+                async move {
+                    let requesters: Vec<UserId> = pairs.iter().map(|(requester, _)| *requester).collect();
+                    let owners: Vec<UserId> = pairs.iter().map(|(_, owner)| *owner).collect();
+                    let owner = Expr::col((agent::Entity, agent::Column::OwnerId));
+                    let rows: Vec<(UserId, UserId, i64)> = task::Entity::find()
+                        .select_only()
+                        .column(task::Column::RequesterId)
+                        .column_as(owner.clone(), "owner")
+                        .column_as(task::Column::Id.count(), "together")
+                        .join(
+                            JoinType::InnerJoin,
+                            task::Entity::belongs_to(agent::Entity)
+                                .from(task::Column::AgentId)
+                                .to(agent::Column::Id)
+                                .into(),
+                        )
+                        .filter(task::Column::RequesterId.is_in(padded(&requesters)))
+                        .filter(owner.clone().is_in(padded(&owners)))
+                        .filter(task::Column::Status.is_in([task::Status::Completed, task::Status::Refunded]))
+                        .group_by(task::Column::RequesterId)
+                        .group_by(owner)
+                        .into_tuple()
+                        .all(self.store.read())
+                        .await?;
+                    Ok(rows.into_iter().map(|(requester, owner, count)| ((requester, owner), count)).collect())
+                }
+                .boxed()
+            })
+            .await
     }
 
     /// The number that a counting statement answers. All counts that a level of the answer needs are one statement.

@@ -242,7 +242,7 @@ async fn economic_health(ctx: &Context<'_>) -> Result<EconomicHealth> {
     let balances = numbers(store, by_kind).await?;
     let now = ctx.now().micros();
     let counts = format!(
-        "SELECT 'auctions', COUNT(*) FROM auctions WHERE status = 'OPEN' \
+        "SELECT 'auctions', COUNT(*) FROM auctions WHERE status IN ('OPEN', 'REVEALING') \
          UNION ALL SELECT 'channels', COUNT(*) FROM channels WHERE status = 'OPEN' \
          UNION ALL SELECT 'tasks', COUNT(*) FROM tasks WHERE deadline_at IS NOT NULL \
          UNION ALL SELECT 'late tasks', COUNT(*) FROM tasks WHERE deadline_at <= {now} \
@@ -272,7 +272,7 @@ async fn market_stats(ctx: &Context<'_>) -> Result<MarketStats> {
         store,
         "SELECT 'users', COUNT(*) FROM users \
          UNION ALL SELECT 'agents', COUNT(*) FROM agents WHERE status = 'ACTIVE' \
-         UNION ALL SELECT 'auctions', COUNT(*) FROM auctions WHERE status = 'OPEN' \
+         UNION ALL SELECT 'auctions', COUNT(*) FROM auctions WHERE status IN ('OPEN', 'REVEALING') \
          UNION ALL SELECT 'bids', COUNT(*) FROM bids \
          UNION ALL SELECT 'volume', CAST(COALESCE(SUM(paid), 0) AS BIGINT) FROM tasks WHERE status = 'COMPLETED'",
     )

@@ -465,17 +465,28 @@ pub enum BondMove {
     Forfeit(UserId),
 }
 
-/// Moves all of a bond; the caller has locked the auction that it belongs to.
-pub async fn move_bond(work: &mut Work, bond: &bond::Model, how: BondMove) -> Result<BatchId> {
-    let (bidder, place) = (Place::user(bond.bidder_id), Place::bond(bond.id));
-    let (kind, from, to) = match how {
-        BondMove::Put => (transfer::Kind::Bond, bidder, place),
-        BondMove::Return => (transfer::Kind::BondReturn, place, bidder),
-        BondMove::Forfeit(requester) => (transfer::Kind::BondForfeit, place, Place::user(requester)),
-    };
-    let movement =
-        Movement { kind, from, to, amount: bond.amount, task: Some(bond.task_id), channel: None, reference: None };
-    post(work, &[movement]).await
+/// Moves bonds, each all of it, together; the caller has locked the auction or the task that they belong to.
+pub async fn move_bonds(work: &mut Work, bonds: &[(bond::Model, BondMove)]) -> Result<BatchId> {
+    let movements: Vec<Movement> = bonds
+        .iter()
+        .map(|(bond, how)| {
+            let (bidder, place) = (Place::user(bond.bidder_id), Place::bond(bond.id));
+            let (kind, from, to) = match how {
+                BondMove::Put => (transfer::Kind::Bond, bidder, place),
+                BondMove::Return => (transfer::Kind::BondReturn, place, bidder),
+                BondMove::Forfeit(requester) => (transfer::Kind::BondForfeit, place, Place::user(*requester)),
+            };
+            Movement { kind, from, to, amount: bond.amount, task: Some(bond.task_id), channel: None, reference: None }
+        })
+        .collect();
+    post(work, &movements).await
+}
+
+/// Locks wallets by ascending account before a unit of work posts to several of them one after the other: units that meet at the
+/// same wallets then wait in one order.
+pub async fn lock_wallets(work: &Work, users: Vec<UserId>) -> Result<()> {
+    let wallets: BTreeSet<AccountId> = users.into_iter().map(|user| Place::user(user).id()).collect();
+    select_for_update(work, wallets.into_iter()).await.map(|_| ())
 }
 
 /// Gives the whole budget of a task back.

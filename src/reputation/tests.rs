@@ -120,6 +120,8 @@ impl World {
                     closed_at: Some(now),
                     reveal_ms: 0,
                     bond: Amount::ZERO,
+                    reveal_until: None,
+                    commitment_count: 0,
                 };
                 let auction_id = auction.id;
                 let row = auction.into_active_model().reset_all();
@@ -136,6 +138,7 @@ impl World {
                     reputation: None,
                     rank: Some(1),
                     created_at: now,
+                    bond_id: None,
                 };
                 let row = bid.into_active_model().reset_all();
                 bid::Entity::insert(row).exec_without_returning(work.tx()).await?;

@@ -34,9 +34,10 @@ use std::time::Duration;
 
 use entity::{
     account, agent, auction,
-    auction::AwardMode,
+    auction::{AwardMode, Visibility},
     bid,
     channel::CloseReason,
+    commitment,
     event::{self, Payload},
     execution,
     id::{AuctionId, BidId, ChannelId, ExecutionId, HoldId, TaskId, UserId},
@@ -55,7 +56,11 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     agent as agents, auction as auctions,
-    auction::{Closing, NewBid, Win, rules::AuctionRefused},
+    auction::{
+        Closing, NewBid, Win,
+        reveal::{NewCommitment, Reveal},
+        rules::AuctionRefused,
+    },
     caller::{Caller, Scope},
     channel::{self as channels, Opening},
     error::{Error, Result},
@@ -106,6 +111,15 @@ async fn post(work: &mut Work, new: NewTask, terms: AuctionTerms) -> Result<(tas
     let requester = work.caller().with_scope(Scope::TasksWrite)?;
     let task = checked(work, new)?;
     terms.check(task.budget, work.terms())?;
+    let least = work.terms().start_timeout;
+    if terms.bid_bond.is_some() && i128::from(task.start_timeout_ms) < i128::try_from(least.as_millis()).unwrap_or(0) {
+        // Who wins and does not start loses the bond, so there must be time to start.
+        let least = least.as_secs();
+        return Err(Error::invalid(
+            "startTimeout",
+            format!("must be at least {least} seconds where bidders put a bond down"),
+        ));
+    }
 
     let hold = ledger::hold_budget(work, requester, task.id, task.budget).await?;
     let mut task = task::Model { hold_id: hold.id, requester_id: requester, ..task };
@@ -205,19 +219,18 @@ fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
 
 /// Whether an auction has all the bids that it waited for.
 fn bidding_is_over(auction: &auction::Model) -> bool {
-    auction.close_after_bids.is_some_and(|enough| auction.bid_count >= enough)
+    auction.close_after_bids.is_some_and(|enough| auctions::rules::standing(auction) >= enough)
 }
 
 /// Puts a bid into an auction, and decides the auction if that was the last bid it waited for.
 pub async fn submit_bid(work: &mut Work, offer: NewBid) -> Result<bid::Model> {
-    let (auction, bid) = auctions::submit_bid(work, offer).await?;
+    work.caller().with_scope(Scope::BidsWrite)?;
+    let auction = auctions::lock(work, offer.auction).await?;
     let task = lock(work, auction.task_id).await?;
+    let (auction, bid) = auctions::submit_bid(work, auction, offer).await?;
     if bidding_is_over(&auction) {
         end_bidding(work, auction, task).await?;
-        return bid::Entity::find_by_id(bid.id)
-            .one(work.tx())
-            .await?
-            .ok_or_else(|| Error::internal("a submitted bid vanished"));
+        return auctions::reveal::bid_now(work, bid.id).await;
     }
     if task.deadline_at != auction.deadline_at {
         save(work, &task::Model { deadline_at: auction.deadline_at, ..task }).await?;
@@ -225,24 +238,70 @@ pub async fn submit_bid(work: &mut Work, offer: NewBid) -> Result<bid::Model> {
     Ok(bid)
 }
 
-/// The close: the best bid wins, or the task expires; an auction that is awarded by hand only stops taking bids.
+/// Commits an agent to a bid, and begins the reveals if that was the last commitment that the auction waited for.
+pub async fn commit_bid(work: &mut Work, new: NewCommitment) -> Result<commitment::Model> {
+    work.caller().with_scope(Scope::BidsWrite)?;
+    let auction = auctions::lock(work, new.auction).await?;
+    let task = lock(work, auction.task_id).await?;
+    let (auction, commitment) = auctions::reveal::commit_bid(work, auction, new).await?;
+    if bidding_is_over(&auction) {
+        end_bidding(work, auction, task).await?;
+    }
+    Ok(commitment)
+}
+
+/// Reveals a bid, and decides the auction if no other one is missing.
+pub async fn reveal_bid(work: &mut Work, told: Reveal) -> Result<bid::Model> {
+    work.caller().with_scope(Scope::BidsWrite)?;
+    let auction = auctions::lock(work, told.auction).await?;
+    let task = lock(work, auction.task_id).await?;
+    let (auction, bid, missing) = auctions::reveal::reveal_bid(work, auction, told).await?;
+    if missing {
+        return Ok(bid);
+    }
+    choose(work, auction, task).await?;
+    auctions::reveal::bid_now(work, bid.id).await
+}
+
+/// The close: bids that are only committed to are revealed first, if there are any; the others are chosen from.
 async fn end_bidding(
     work: &mut Work,
     auction: auction::Model,
     task: task::Model,
 ) -> Result<(auction::Model, task::Model)> {
-    match auction.award_mode {
-        AwardMode::Automatic => match auctions::decide(work, &auction, None).await? {
-            Some(win) => award_to(work, auction, task, &win).await,
-            None => expire_auction(work, auction, task).await,
-        },
-        AwardMode::Manual => {
-            let auction = auctions::stop_bidding(work, auction).await?;
-            let task = task::Model { deadline_at: auction.deadline_at, ..task };
-            save(work, &task).await?;
-            Ok((auction, task))
+    match (auction.visibility, auction.commitment_count) {
+        (Visibility::Sealed | Visibility::Open, _) => choose(work, auction, task).await,
+        (Visibility::CommitReveal, 0) => expire_auction(work, auction, task).await,
+        (Visibility::CommitReveal, _) => {
+            let auction = auctions::reveal::begin(work, auction).await?;
+            postpone(work, auction, task).await
         }
     }
+}
+
+/// The best bid wins, or the task expires; in an auction that is awarded by hand the time for that begins.
+async fn choose(work: &mut Work, auction: auction::Model, task: task::Model) -> Result<(auction::Model, task::Model)> {
+    match auction.award_mode {
+        AwardMode::Automatic => {
+            if let Some(win) = auctions::decide(work, &auction, None).await? {
+                return award_to(work, auction, task, &win).await;
+            }
+            let bonds = auctions::bond::lock(work, &auction).await?;
+            auctions::bond::decided(work, &auction, bonds, None).await?;
+            expire_auction(work, auction, task).await
+        }
+        AwardMode::Manual => {
+            let auction = auctions::await_award(work, auction).await?;
+            postpone(work, auction, task).await
+        }
+    }
+}
+
+/// Gives the task of an auction that goes on the auction's deadline.
+async fn postpone(work: &Work, auction: auction::Model, task: task::Model) -> Result<(auction::Model, task::Model)> {
+    let task = task::Model { deadline_at: auction.deadline_at, ..task };
+    save(work, &task).await?;
+    Ok((auction, task))
 }
 
 /// Awards an auction by hand: to the named bid, or to the best one.
@@ -252,27 +311,45 @@ pub async fn award(work: &mut Work, id: AuctionId, chosen: Option<BidId>) -> Res
     if auction.requester_id != requester {
         return Err(Error::NotFound("auction"));
     }
-    if auction.status != auction::Status::Open {
+    if !matches!(auction.status, auction::Status::Open | auction::Status::Revealing) {
         return Err(AuctionRefused::AuctionNotOpen.into());
     }
     if auction.award_mode != AwardMode::Manual {
         return Err(AuctionRefused::AwardIsAutomatic.into());
+    }
+    let reveals = auction.visibility == Visibility::CommitReveal;
+    if reveals && (auction.status == auction::Status::Open || auctions::reveal::are_missing(work, id).await?) {
+        return Err(AuctionRefused::BidsNotRevealed.into());
     }
     let task = lock(work, auction.task_id).await?;
     let win = auctions::decide(work, &auction, chosen).await?.ok_or(AuctionRefused::NoEligibleBid)?;
     award_to(work, auction, task, &win).await.map(|(auction, _)| auction)
 }
 
-/// Closes an auction whose time has come. Answers whether there was anything to do.
+/// Closes an auction whose time has come, or ends its reveals. Answers whether there was anything to do.
 pub async fn close_due(work: &mut Work, id: AuctionId) -> Result<bool> {
     let auction = auctions::lock(work, id).await?;
-    if auction.status != auction::Status::Open || auction.deadline_at.is_none_or(|deadline| deadline > work.now()) {
+    if auction.deadline_at.is_none_or(|deadline| deadline > work.now()) {
         return Ok(false);
     }
     let task = lock(work, auction.task_id).await?;
-    match auction.award_mode {
-        AwardMode::Automatic => end_bidding(work, auction, task).await?,
-        AwardMode::Manual => expire_auction(work, auction, task).await?,
+    match (auction.status, auction.award_mode) {
+        (auction::Status::Open, AwardMode::Automatic) => end_bidding(work, auction, task).await?,
+        (auction::Status::Open, AwardMode::Manual) if auction.visibility == Visibility::CommitReveal => {
+            end_bidding(work, auction, task).await?
+        }
+        (auction::Status::Revealing, AwardMode::Automatic) => {
+            auctions::reveal::end(work, &auction).await?;
+            choose(work, auction, task).await?
+        }
+        // While reveals are missing this is the end of their time; then it is the end of the time for the award.
+        (auction::Status::Revealing, AwardMode::Manual) if auctions::reveal::end(work, &auction).await? => {
+            choose(work, auction, task).await?
+        }
+        (auction::Status::Open | auction::Status::Revealing, AwardMode::Manual) => {
+            expire_auction(work, auction, task).await?
+        }
+        (auction::Status::Awarded | auction::Status::Expired | auction::Status::Cancelled, _) => return Ok(false),
     };
     Ok(true)
 }
@@ -283,8 +360,10 @@ async fn award_to(
     task: task::Model,
     win: &Win,
 ) -> Result<(auction::Model, task::Model)> {
+    let bonds = auctions::bond::lock(work, &auction).await?;
     let channel: ChannelId = work.fresh();
     let hold = ledger::award(work, task.hold_id, task.requester_id, task.id, channel, win.price).await?;
+    auctions::bond::decided(work, &auction, bonds, Some(win.agent.id)).await?;
     let auction = auctions::close(work, auction, Closing::Awarded(win)).await?;
     let task = assign(work, task, win, channel, &hold).await?;
     Ok((auction, task))
@@ -347,7 +426,9 @@ async fn expire_auction(
     auction: auction::Model,
     task: task::Model,
 ) -> Result<(auction::Model, task::Model)> {
+    let bonds = auctions::bond::lock(work, &auction).await?;
     let returned = ledger::release_budget(work, task.hold_id, task.requester_id, task.id).await?;
+    auctions::bond::called_off(work, bonds).await?;
     let auction = auctions::close(work, auction, Closing::Expired).await?;
     let why = ("NO_ELIGIBLE_BID", "No eligible bid was made.");
     let turn = step(&task, Step::Expire)?;
@@ -381,7 +462,9 @@ async fn call_off(
     }
     let task = lock(work, auction.task_id).await?;
     let turn = rules::next(&Life::of(&task, None), Step::Cancel).ok_or(TaskRefused::TaskNotOpen)?;
+    let bonds = auctions::bond::lock(work, &auction).await?;
     let returned = ledger::release_budget(work, task.hold_id, task.requester_id, task.id).await?;
+    auctions::bond::called_off(work, bonds).await?;
     let auction = auctions::close(work, auction, Closing::Cancelled).await?;
     let why = ("CANCELLED", "The requester cancelled the task.");
     let task = finish(work, task, &turn, Some(why)).await?;
@@ -389,8 +472,12 @@ async fn call_off(
     Ok((task, auction))
 }
 
-/// Marks a locked task as running from a claim on: the sweeper ends it when every attempt must be over.
+/// Marks a locked task as running from a claim on: the sweeper ends it when every attempt must be over. A winner that starts has
+/// kept its word and gets its bond back.
 pub async fn start(work: &mut Work, task: task::Model, agent: &agent::Model, attempt: i32) -> Result<task::Model> {
+    if task.status == Status::Awarded {
+        auctions::bond::kept_word(work, task.id).await?;
+    }
     let limit = rules::hard_limit(&task, attempt, work.terms().lease, work.terms().retry_base);
     let task = task::Model {
         status: step(&task, Step::Start)?.life.status,
@@ -592,7 +679,9 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
     row.status = Set(execution::Status::Forfeited);
     row.finished_at = Set(Some(work.now()));
     row.update_without_returning(work.tx()).await?;
+    auctions::bond::lock(work, &auction).await?;
     let settled = channels::settle(work, channel, agent.owner_id, Amount::ZERO, CloseReason::Forfeited).await?;
+    auctions::bond::not_started(work, &task, agent.runtime == agent::Runtime::External).await?;
     if agent.runtime == agent::Runtime::External {
         // A hosted agent waits for our executor, so that it did not start is no evidence about it.
         let amount = task.price.unwrap_or(Amount::ZERO);

@@ -150,6 +150,8 @@ impl History {
             soft_close: (open && timed && self.maybe()).then_some(Duration::from_secs(5)),
             max_price: None,
             reserve_price: None,
+            reveal_window: None,
+            bid_bond: None,
         }
     }
 

@@ -11,6 +11,12 @@ mod agent;
 #[cfg(test)]
 mod auction;
 #[cfg(test)]
+mod auction_abuse;
+#[cfg(test)]
+mod auction_model;
+#[cfg(test)]
+mod commit_reveal;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod crash;

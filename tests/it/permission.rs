@@ -9,14 +9,15 @@ use std::{
 
 use entity::{
     id::{
-        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, DisputeId, Id, SessionId, TaskId, TransferId, UserId,
+        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, CommitmentId, DisputeId, Id, SessionId, TaskId,
+        TransferId, UserId,
     },
     user::Role,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::world::{Client, Frame, PASSWORD, Reply, World, fresh_key};
+use crate::world::{Client, Frame, PASSWORD, Reply, World, commitment, fresh_key};
 
 /// A command that answers `1`.
 const ECHO: &str = r#"(module
@@ -349,6 +350,19 @@ fn rows() -> Vec<Row> {
         mutation("cancelTask", &json!({ "taskId": "$cancellable" }), Payer, party_does()),
         mutation("submitBid", &a_bid, Owner, party_does()),
         mutation("withdrawBid", &json!({ "bidId": "$withdrawable" }), Owner, party_does()),
+        mutation(
+            "commitBid",
+            &json!({ "auctionId": "$committing", "agentId": "$bidder", "commitment": "aa".repeat(32), "idempotencyKey": "$key" }),
+            Owner,
+            party_does(),
+        ),
+        mutation("withdrawCommitment", &json!({ "commitmentId": "$takable", "idempotencyKey": "$key" }), Owner, party_does()),
+        mutation(
+            "revealBid",
+            &json!({ "auctionId": "$revealing", "agentId": "$bidder", "price": "3", "salt": "07".repeat(32), "idempotencyKey": "$key" }),
+            Owner,
+            party_does(),
+        ),
         mutation("awardAuction", &json!({ "auctionId": "$awardable", "idempotencyKey": "$key" }), Payer, party_does()),
         mutation("cancelAuction", &json!({ "auctionId": "$callable" }), Payer, party_does()),
         mutation(
@@ -442,6 +456,32 @@ fn rows() -> Vec<Row> {
             everybody(&null()),
         )
         .note("of a sealed auction"),
+        object(
+            "Auction",
+            "commitments",
+            "{ auction(id: \"$veiled\") { commitments { nodes { id } } } }",
+            "/auction/commitments",
+            Owner,
+            [Answer::Empty, Answer::Empty, yes(), Answer::Empty, Answer::Empty],
+        )
+        .note("while it takes them"),
+        object(
+            "Commitment",
+            "salt",
+            "{ auction(id: \"$revealed\") { commitments { nodes { salt bid { price } } } } }",
+            "/auction/commitments/nodes/0/salt",
+            Owner,
+            party_alone(),
+        )
+        .note("before the decision"),
+        object(
+            "Bond",
+            "status",
+            "{ auction(id: \"$revealed\") { commitments { nodes { bond { status } } } } }",
+            "/auction/commitments/nodes/0/bond/status",
+            Nobody,
+            everybody(&yes()),
+        ),
         object("Channel", "deposit", "{ node(id: \"$channel\") { ... on Channel { deposit } } }", "/node", Owner, parties()),
         object("Transfer", "amount", "{ node(id: \"$transfer\") { ... on Transfer { amount } } }", "/node", Payer, parties()),
         object("Account", "balance", "{ node(id: \"$account\") { ... on Account { balance } } }", "/node/balance", Payer, parties()),
@@ -529,6 +569,7 @@ impl Cast {
             let made = cast.owner.done("submitBid", document, json!({ "input": input })).await;
             cast.know(name, made["bid"]["id"].as_str().unwrap().to_owned());
         }
+        Box::pin(cast.commit()).await;
         let key = json!({ "name": "reader", "scopes": ["READ"], "idempotencyKey": "$key" });
         let made = cast.make("createApiKey", "CreateApiKey", "apiKey { id } secret", key).await;
         cast.know("apiKey", made["apiKey"]["id"].as_str().unwrap().to_owned());
@@ -576,6 +617,47 @@ impl Cast {
         }
     }
 
+    /// Auctions by commitment: one to commit in, one to withdraw from, one that hides, one to reveal in, one where a bid is revealed
+    /// and another one missing.
+    async fn commit(&mut self) {
+        self.world.credit(&self.owner, "10").await;
+        let second = self.world.agent(&self.owner, "second", "EXTERNAL", "solo", "1").await.to_string();
+        let (bidder, price) = (self.things["bidder"].clone(), "3");
+        let salt = [7; 32];
+        let commit = async |cast: &Self, auction: &str, agent: &str| {
+            let document = "mutation($input: CommitBidInput!) {
+                commitBid(input: $input) { commitment { id } userErrors { code } }
+            }";
+            let hash = commitment(&cast.world, auction, agent, price, salt);
+            let input = json!({
+                "auctionId": auction, "agentId": agent, "commitment": hash, "idempotencyKey": fresh_key(),
+            });
+            let made = cast.owner.done("commitBid", document, json!({ "input": input })).await;
+            made["commitment"]["id"].as_str().unwrap().to_owned()
+        };
+        for name in ["committing", "taking", "veiled", "revealing", "revealed"] {
+            let closes_in = if name.starts_with("reveal") { "PT1S" } else { "PT1H" };
+            let input = posted(&json!({ "capabilities": ["solo"], "budget": "4", "closesIn": closes_in,
+                "visibility": "COMMIT_REVEAL", "revealWindow": "PT1H", "bidBond": "0.5" }));
+            let made = self.make("createAuction", "CreateAuction", "auction { id }", input).await;
+            let auction = made["auction"]["id"].as_str().unwrap().to_owned();
+            if name != "committing" {
+                let id = commit(self, &auction, &bidder).await;
+                self.know(if name == "taking" { "takable" } else { "committed" }, id);
+            }
+            if name == "revealed" {
+                commit(self, &auction, &second).await;
+            }
+            self.know(name, auction);
+        }
+        self.world.pass(Duration::from_secs(1)).await;
+        let document =
+            "mutation($input: RevealBidInput!) { revealBid(input: $input) { bid { id } userErrors { code } } }";
+        let input = json!({ "auctionId": self.things["revealed"], "agentId": bidder, "price": price,
+            "salt": hex::encode(salt), "idempotencyKey": fresh_key() });
+        self.owner.done("revealBid", document, json!({ "input": input })).await;
+    }
+
     fn know(&mut self, name: &'static str, id: String) {
         let nobody = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
         let unknown = match id.split('_').next().unwrap() {
@@ -584,6 +666,7 @@ impl Cast {
             "task" => TaskId::from_uuid(nobody).to_string(),
             "auc" => AuctionId::from_uuid(nobody).to_string(),
             "bid" => BidId::from_uuid(nobody).to_string(),
+            "com" => CommitmentId::from_uuid(nobody).to_string(),
             "chan" => ChannelId::from_uuid(nobody).to_string(),
             "key" => ApiKeyId::from_uuid(nobody).to_string(),
             "sess" => SessionId::from_uuid(nobody).to_string(),

@@ -23,6 +23,9 @@ const KEYED: &[&str] = &[
     "openDispute",
     "submitEvidence",
     "resolveDispute",
+    "commitBid",
+    "withdrawCommitment",
+    "revealBid",
 ];
 
 /// All that a party sees of a task.
@@ -231,6 +234,19 @@ impl Client {
         let answer = self.query(document, json!({ "id": agent.to_string() })).await;
         answer["agent"]["earnings"].as_str().expect("an agent of one's own").to_owned()
     }
+}
+
+/// The commitment to a bid that promises no duration.
+pub fn commitment(world: &World, auction: &str, agent: &str, price: &str, salt: [u8; 32]) -> String {
+    let sealed = zerostate::auction::commitment::Sealed {
+        instance: world.app.store().instance().unwrap().id(),
+        auction: auction.parse().unwrap(),
+        agent: agent.parse().unwrap(),
+        price: price.parse().unwrap(),
+        promised_ms: 0,
+        salt,
+    };
+    sealed.commitment_hex()
 }
 
 impl World {

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use entity::{hold, id::AgentId, task, time::Timestamp, user::Role};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Statement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::OnceCell};
@@ -38,7 +38,7 @@ use zerostate::{
 
 pub use client::{Client, Reply, fresh_key, http, send};
 pub use database::{Database, on_postgres};
-pub use market::{answering, bids, crashing, echoing, guest, sample, sha256};
+pub use market::{answering, bids, commitment, crashing, echoing, guest, sample, sha256};
 pub use stream::{Frame, Socket, Stream};
 
 /// When every story begins: 2026-11-23T12:00:00Z.
@@ -251,6 +251,7 @@ impl World {
         assert!(audit.ok(), "the audit: {audit:#?}");
         self.check_events().await;
         self.check_holds().await;
+        self.check_bonds().await;
         self.app.shutdown(PATIENCE).await;
     }
 
@@ -272,6 +273,16 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A bond is held while its auction takes bids or reveals, and the winner's until its work begins.
+    async fn check_bonds(&self) {
+        let sql = "SELECT COUNT(*) FROM bonds b JOIN auctions a ON a.id = b.auction_id JOIN tasks t ON t.id = b.task_id \
+             WHERE (b.status = 'HELD' AND a.status NOT IN ('OPEN', 'REVEALING') \
+             AND (t.status <> 'AWARDED' OR t.agent_id <> b.agent_id)) OR t.id <> a.task_id";
+        let store = self.app.store();
+        let row = store.read().query_one_raw(Statement::from_string(store.backend(), sql)).await.unwrap().unwrap();
+        assert_eq!(row.try_get_by_index::<i64>(0).unwrap(), 0, "bonds are stuck");
     }
 
     async fn check_holds(&self) {
