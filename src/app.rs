@@ -2,23 +2,30 @@
 //! Built once from the configuration and seen only by the edge.
 
 use std::{
+    io::{BufRead, Write},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use entity::event;
+use entity::{event, time::Timestamp};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
 use crate::{
     agent::modules::Modules,
+    caller::Caller,
     config::Config,
     error::{Error, Result},
     execution::{
         Worker, is_waiting,
         sandbox::{Sandbox, SandboxConfig},
     },
-    ledger::{self, Audit, Check},
+    ledger::{
+        self, Audit, Check, Reach,
+        archive::{self, Contents, Loaded},
+        journal::{self, References, Signer},
+    },
     metrics::Metrics,
     reputation,
     store::{Clock, Entropy, Instance, Store},
@@ -30,8 +37,12 @@ use crate::{
 const IDLE: Duration = Duration::from_millis(500);
 /// How often the gauges of the market are sampled.
 const SAMPLE: Duration = Duration::from_secs(15);
-/// How often the books are audited while the service runs.
+/// How often the newest part of the books is audited while the service runs.
 const AUDIT: Duration = Duration::from_mins(1);
+/// How often all of the books are.
+const WHOLE_AUDIT: Duration = Duration::from_hours(1);
+/// How often new transfers are sealed into the journal.
+const SEAL: Duration = Duration::from_secs(10);
 
 /// The process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,8 +59,20 @@ struct Inner {
     worker: Worker,
     work_waits: Arc<Notify>,
     last_audit: Mutex<Option<Audit>>,
+    audited: tokio::sync::Mutex<Option<Audited>>,
     tracker: TaskTracker,
     stop: CancellationToken,
+}
+
+/// How far the last clean audit came.
+#[derive(Clone, Copy, Debug)]
+struct Audited {
+    /// When it began.
+    at: Timestamp,
+    /// When the last one of everything did.
+    whole_at: Timestamp,
+    /// The newest line of the journal then.
+    place: i64,
 }
 
 impl App {
@@ -82,9 +105,21 @@ impl App {
         };
         let tracker = TaskTracker::new();
         let stop = CancellationToken::new();
-        let last_audit = Mutex::new(None);
-        let inner =
-            Inner { config, store, auth, modules, sandbox, metrics, worker, work_waits, last_audit, tracker, stop };
+        let (last_audit, audited) = (Mutex::new(None), tokio::sync::Mutex::new(None));
+        let inner = Inner {
+            config,
+            store,
+            auth,
+            modules,
+            sandbox,
+            metrics,
+            worker,
+            work_waits,
+            last_audit,
+            audited,
+            tracker,
+            stop,
+        };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -97,7 +132,8 @@ impl App {
             self.tracker().spawn(self.clone().work());
         }
         self.tracker().spawn(self.clone().every(SAMPLE, async |app| app.metrics().sample(app.store()).await));
-        self.tracker().spawn(self.clone().every(AUDIT, async |app| app.audit().await.map(|_| ())));
+        self.tracker().spawn(self.clone().every(AUDIT, async |app| app.audit_recent().await.map(|_| ())));
+        self.tracker().spawn(self.clone().every(SEAL, async |app| app.seal(false).await.map(|_| ())));
     }
 
     /// Starts the event feed alone, for tests that turn everything else by hand.
@@ -115,6 +151,7 @@ impl App {
         if tokio::time::timeout(patience, self.tracker().wait()).await.is_err() {
             tracing::warn!("some background work did not end in time; leases and deadlines will take care of it");
         }
+        logged("the last seal of the journal", self.seal(false).await.map(|_| ()));
     }
 
     async fn work(self) {
@@ -151,20 +188,88 @@ impl App {
         }
     }
 
-    /// Checks the books and that every reputation is the sum of its evidence. Remembered for readiness and metrics.
+    /// Checks all of the books: every invariant, every line of the journal and every reputation. What is not sealed yet is sealed
+    /// first. A violation stops all movements of credits in this process, and a whole audit without one lets them go on.
+    /// Remembered for readiness and metrics.
     pub async fn audit(&self) -> Result<Audit> {
-        let mut audit = ledger::audit(self.store().read()).await?;
-        audit.checks.push(Check {
-            name: "L12",
-            statement: "Every stored reputation is what replaying its evidence gives, bit for bit.",
-            violations: reputation::replay_violations(self.store().read()).await?,
-        });
-        if !audit.ok() {
-            tracing::error!(violations = audit.violations(), "the books are broken");
+        let mut audited = self.0.audited.lock().await;
+        // That the journal cannot be sealed must not keep the books from being looked at.
+        logged("sealing the journal", self.seal(true).await.map(|_| ()));
+        self.audit_as(&mut audited, Reach::Whole).await
+    }
+
+    /// Checks what moved since the last clean audit, with a margin. Where there is none, the last one of everything was long ago, or
+    /// the books are broken, all of them are checked.
+    pub async fn audit_recent(&self) -> Result<Audit> {
+        let (known, now) = (*self.0.audited.lock().await, self.store().clock().now());
+        let is_recent = |known: &Audited| self.store().books().is_ok() && now.since(known.whole_at) < WHOLE_AUDIT;
+        let Some(known) = known.filter(is_recent) else { return self.audit().await };
+        let reach = Reach::Recent { since: known.at.before(journal::MARGIN), place: known.place };
+        let mut audited = self.0.audited.lock().await;
+        self.audit_as(&mut audited, reach).await
+    }
+
+    async fn audit_as(&self, audited: &mut Option<Audited>, reach: Reach) -> Result<Audit> {
+        let (store, at) = (self.store(), self.store().clock().now());
+        let signer = Signer::of(store.instance()?.public_key());
+        let since = match reach {
+            Reach::Whole => None,
+            Reach::Recent { since, .. } => Some(since),
+        };
+        let (audit, place) = store
+            .snapshot(async |db| {
+                let mut audit = ledger::audit(db, signer, References::Text, reach).await?;
+                audit.add("L12", reputation::replay_violations(db, since).await?);
+                Ok((audit, journal::newest_place(db).await?))
+            })
+            .await?;
+        if audit.ok() {
+            let whole_at = audited.filter(|_| !audit.whole).map_or(at, |known| known.whole_at);
+            *audited = Some(Audited { at, whole_at, place });
+            if audit.whole {
+                store.set_books(true);
+            }
+        } else {
+            let broken: Vec<&str> = audit.checks.iter().filter(|it| it.violations > 0).map(|it| it.name).collect();
+            tracing::error!(
+                violations = audit.violations(),
+                ?broken,
+                "the books are broken; no credits move until a whole audit is clean"
+            );
+            store.set_books(false);
         }
         self.metrics().audited(&audit);
         *self.0.last_audit.lock().unwrap_or_else(PoisonError::into_inner) = Some(audit.clone());
         Ok(audit)
+    }
+
+    /// Gives every transfer that is not sealed its place in the journal and signs the new head. Looks at the newest transfers, or at
+    /// all of them. Answers how many there were. While the books are broken nothing is sealed.
+    pub async fn seal(&self, whole: bool) -> Result<u64> {
+        let store = self.store();
+        if store.books().is_err() {
+            return Ok(0);
+        }
+        let since = journal::unsealed_since(store.read(), store.clock().now()).await?;
+        let since = if whole { Uuid::nil() } else { since };
+        if !journal::is_unsealed(store.read(), since).await? {
+            return Ok(0);
+        }
+        let (mut sum, mut next) = (0_u64, Some(since));
+        while let Some(since) = next {
+            let sealed = store.write(Caller::System, async |work| journal::seal(work, since).await).await?;
+            sum = sum.saturating_add(sealed.lines);
+            next = sealed.next;
+        }
+        Ok(sum)
+    }
+
+    /// Writes the books as an archive that anybody can check, from one snapshot. Everything is sealed first.
+    pub async fn export(&self, to: impl Write) -> Result<Contents> {
+        self.seal(true).await?;
+        let (store, at) = (self.store(), self.store().clock().now());
+        let instance = store.instance()?;
+        store.snapshot(async |db| archive::export(db, instance, at, to).await).await
     }
 
     /// The newest audit of this process.
@@ -218,6 +323,42 @@ impl App {
     pub fn stop(&self) -> CancellationToken {
         self.0.stop.clone()
     }
+}
+
+/// What a stranger finds out about an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub contents: Contents,
+    /// The checks of the file, then those of the books in it.
+    pub audit: Audit,
+    /// The newest head in it: the place and the hash.
+    pub head: Option<(i64, String)>,
+}
+
+/// Checks an archive that [`App::export`] wrote, without the database and without us. `key` is the market's public key and `kept` a
+/// place with its hash, both from elsewhere: without them the archive vouches only for itself.
+pub async fn verify(from: impl BufRead, key: Option<[u8; 32]>, kept: Option<(i64, String)>) -> Result<Verdict> {
+    let folder = tempfile::tempdir().map_err(Error::internal)?;
+    let Loaded { db, contents, mut checks } = archive::load(from, folder.path()).await?;
+    if let Some(key) = key {
+        let violations = u64::from(key != contents.signer_key);
+        checks.push(Check {
+            name: "A3",
+            statement: "The archive is of the market with the key that was named.",
+            violations,
+        });
+    }
+    if let Some((place, hash)) = kept {
+        let found = journal::hash_at(&db, place).await?;
+        let violations = u64::from(found != Some(hash));
+        checks.push(Check { name: "A4", statement: "The journal goes on from the head that was kept.", violations });
+    }
+    let mut audit = ledger::audit(&db, Signer::of(contents.signer_key), References::Hashed, Reach::Whole).await?;
+    audit.add("L12", reputation::replay_violations(&db, None).await?);
+    checks.append(&mut audit.checks);
+    let head = journal::head(&db).await?.map(|head| (head.place, head.hash));
+    db.close().await?;
+    Ok(Verdict { contents, audit: Audit { checks, ..audit }, head })
 }
 
 /// Whether an event means that hosted work may wait.

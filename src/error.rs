@@ -36,6 +36,9 @@ pub enum Error {
     /// Nothing is wrong with the call, but it cannot be served now; the same call may succeed later.
     #[error("{0}")]
     Unavailable(&'static str),
+    /// An audit found the books broken. No credits move until a whole audit finds them right again.
+    #[error("The books are under repair; no credits move until then.")]
+    BooksBroken,
     /// A bug or an outage. Its text is logged once and never sent.
     #[error("internal error: {0}")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -72,6 +75,7 @@ impl Error {
             | Self::Invalid { .. }
             | Self::Throttled(_)
             | Self::Unavailable(_)
+            | Self::BooksBroken
             | Self::Internal(_) => None,
         }
     }

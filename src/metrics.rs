@@ -101,7 +101,7 @@ pub struct Metrics {
     escrow_releases: IntCounter,
     escrow_refunds: IntCounterVec,
     fees: IntCounter,
-    ledger_violations: IntGauge,
+    ledger_violations: prometheus::IntGaugeVec,
     requests: IntCounterVec,
     request_duration: HistogramVec,
     subscriptions_active: IntGauge,
@@ -236,10 +236,13 @@ impl Metrics {
                 &["reason"],
             )?,
             fees: make.counter("fees_micro_credits_total", "Platform fees taken, in micro-credits.")?,
-            ledger_violations: make.gauge(
-                "ledger_invariant_violations",
-                "Rows that break an invariant of the books as of the last audit; must be 0.",
-            )?,
+            ledger_violations: make.register(prometheus::IntGaugeVec::new(
+                Opts::new(
+                    "ledger_invariant_violations",
+                    "Rows that break an invariant of the books as of the last audit, by invariant; must be 0.",
+                ),
+                &["check"],
+            ))?,
             requests: make.counters(
                 "graphql_requests_total",
                 "GraphQL operations by outcome.",
@@ -292,6 +295,9 @@ impl Metrics {
             for reason in TASK_ERRORS.iter().copied().chain(["other"]) {
                 self.task_errors.with_label_values(&[runtime, &label(reason)]);
             }
+        }
+        for check in crate::ledger::names() {
+            self.ledger_violations.with_label_values(&[check]);
         }
         for outcome in ["expired", "cancelled"] {
             self.tasks_completed.with_label_values(&["none", outcome]);
@@ -446,7 +452,10 @@ impl Metrics {
 
     /// Remembers an audit.
     pub fn audited(&self, audit: &Audit) {
-        self.ledger_violations.set(i64::try_from(audit.violations()).unwrap_or(i64::MAX));
+        for check in &audit.checks {
+            let violations = i64::try_from(check.violations).unwrap_or(i64::MAX);
+            self.ledger_violations.with_label_values(&[check.name]).set(violations);
+        }
     }
 
     /// Samples the gauges of the market from the database.

@@ -1,9 +1,9 @@
-//! The database as the operator sees it: its schema's version and whether the books are right.
+//! The database as the operator sees it: its schema's version.
 
 use std::io::Write as _;
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     failure::Failure,
@@ -11,7 +11,6 @@ use super::{
     settings::{Settings, redacted},
 };
 use crate::{
-    app::App,
     config::Config,
     store::{Clock, Entropy, Store},
 };
@@ -35,7 +34,7 @@ pub(super) enum MigrateCommand {
     },
 }
 
-async fn connect(config: &Config) -> Result<Store, Failure> {
+pub(super) async fn connect(config: &Config) -> Result<Store, Failure> {
     Ok(Store::connect(&config.storage, config.terms.clone(), Clock::System, Entropy::system()).await?)
 }
 
@@ -76,7 +75,7 @@ pub(super) async fn migrate(command: MigrateCommand, settings: &Settings) -> Res
     Ok(())
 }
 
-fn refuse_pending(pending: &[String]) -> Result<(), Failure> {
+pub(super) fn refuse_pending(pending: &[String]) -> Result<(), Failure> {
     if pending.is_empty() {
         return Ok(());
     }
@@ -84,37 +83,5 @@ fn refuse_pending(pending: &[String]) -> Result<(), Failure> {
     Err(Failure::configuration(
         format!("The database waits for {count} {noun}."),
         "Run `zerostate migrate up`, or `zerostate serve`, which does it at its start.",
-    ))
-}
-
-/// Runs `zerostate audit`.
-pub(super) async fn audit(json: bool, settings: &Settings) -> Result<(), Failure> {
-    let config = settings.config();
-    let store = connect(&config).await?;
-    refuse_pending(&store.pending_migrations().await?)?;
-    drop(store);
-    let app = App::open(config, Clock::System, Entropy::system()).await?;
-    let audit = app.audit().await?;
-    let mut output = Output::new();
-    if json {
-        let checks: Vec<Value> = audit
-            .checks
-            .iter()
-            .map(|check| json!({ "name": check.name, "statement": check.statement, "violations": check.violations }))
-            .collect();
-        output.json(&json!({ "ok": audit.ok(), "violations": audit.violations(), "checks": checks }))?;
-    } else {
-        for check in &audit.checks {
-            let verdict =
-                if check.violations == 0 { "ok".to_owned() } else { format!("{} violations", check.violations) };
-            writeln!(output, "{:<4} {verdict:<14} {}", check.name, check.statement)?;
-        }
-    }
-    if audit.ok() {
-        return Ok(());
-    }
-    Err(Failure::failed(
-        format!("The books are broken in {} rows.", audit.violations()),
-        "Stop the service, keep the database as it is, and compare it with the newest backup.",
     ))
 }

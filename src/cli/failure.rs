@@ -68,6 +68,7 @@ impl From<Error> for Failure {
         match error {
             Error::Internal(source) => of_source(source.as_ref()),
             Error::Unavailable(text) => Self::new(Exit::Unreachable, text, "Try again in a moment."),
+            error @ Error::BooksBroken => Self::failed(error, "Run `zerostate audit` to see what is wrong."),
             Error::Throttled(wait) => Self::failed("Too many attempts.", format!("Wait {} s.", wait.as_secs() + 1)),
             error @ Error::Invalid { .. } => {
                 Self::new(Exit::Usage, format!("{error}."), "Correct the value and run the command again.")

@@ -5,6 +5,7 @@
 //! dependency that cannot be reached, 5 for a server that is not healthy, and 130 when the process was told twice to end. Every
 //! failure ends with a sentence that says what to do.
 
+mod audit;
 mod bid;
 mod cast;
 mod check;
@@ -54,12 +55,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         check: Option<PathBuf>,
     },
-    /// Check the books; exits with 1 when an invariant is broken.
-    Audit {
-        /// Print a JSON document.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Check the books, or let others check them; exits with 1 when an invariant is broken.
+    Audit(audit::AuditCommand),
     /// Look after accounts.
     #[command(subcommand)]
     User(user::UserCommand),
@@ -90,7 +87,7 @@ impl Command {
             Self::Demo(_)
             | Self::Migrate(_)
             | Self::Schema { .. }
-            | Self::Audit { .. }
+            | Self::Audit(_)
             | Self::User(_)
             | Self::Bid(_)
             | Self::Healthcheck { .. }
@@ -145,7 +142,7 @@ async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> 
         Command::Demo(command) => Box::pin(demo::run(command, settings, port_by_environment)).await,
         Command::Migrate(command) => database::migrate(command, settings).await,
         Command::Schema { check } => check::schema(check.as_deref()),
-        Command::Audit { json } => database::audit(json, settings).await,
+        Command::Audit(command) => audit::run(command, settings).await,
         Command::User(command) => user::run(command, settings).await,
         Command::Bid(command) => bid::run(&command),
         Command::Healthcheck { url, port } => check::health(url, port).await,
@@ -184,6 +181,8 @@ mod tests {
             &["migrate", "down", "--steps", "2"],
             &["schema", "--check", "schema.graphql"],
             &["audit", "--json"],
+            &["audit", "export", "books.ndjson"],
+            &["audit", "verify", "books.ndjson", "--json"],
             &["user", "promote", "a@b.example", "--role", "arbiter"],
             &["healthcheck", "http://127.0.0.1:8080/ready"],
             &[&["bid", "commit"][..], BID].concat(),

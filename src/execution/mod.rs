@@ -290,6 +290,10 @@ pub struct Worker {
 impl Worker {
     /// Does the next piece of hosted work that waits. Answers whether there was any.
     pub async fn run_next(&self) -> Result<bool> {
+        // Work that cannot be paid for is not begun.
+        if self.store.books().is_err() {
+            return Ok(false);
+        }
         let claimed = self.store.write(Caller::System, async |work| claim(work, &self.name).await).await?;
         let Some(claim) = claimed else { return Ok(false) };
         let (id, task, token) = (claim.execution.id, claim.task.id, claim.execution.token);

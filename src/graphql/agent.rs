@@ -19,6 +19,7 @@ use super::{
     reputation::{Reputation, ReputationEventConnection},
     scalar::{BigInt, Credits, DateTime, Duration, Points, SignedCredits},
     user::User,
+    wallet::Account,
 };
 use crate::{
     agent::{self as verbs, AgentChange, NewAgent},
@@ -229,6 +230,12 @@ impl Agent {
             Ok(Some(SignedCredits(account.map_or(0, |account| account.balance))))
         })
         .await
+    }
+
+    /// The account that holds its earnings, with its statement; null before it earned anything.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn account(&self, ctx: &Context<'_>) -> Option<Answer<Account>> {
+        maybe(ctx, super::wallet::find_account(ctx, Place::agent(self.0.id).id())).await
     }
 
     /// Its reputation now, with what it is made of.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     agent::{Agent, OrderDirection},
-    context::{Ask, books_in_order, intent, maybe, once, parse_id, payload, write},
+    context::{Ask, intent, maybe, once, parse_id, payload},
     error::{Answer, payload},
     page::{PageArgs, Sort, connection, list_cost},
     scalar::{Credits, DateTime, Duration, Percentage, Points},
@@ -881,6 +881,8 @@ pub(super) struct SubmitBidInput {
 pub(super) struct WithdrawBidInput {
     /// The bid.
     bid_id: ID,
+    /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
+    idempotency_key: String,
 }
 
 /// Input of `commitBid`.
@@ -938,6 +940,8 @@ pub(super) struct AwardAuctionInput {
 pub(super) struct CancelAuctionInput {
     /// The auction.
     auction_id: ID,
+    /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
+    idempotency_key: String,
 }
 
 intent! {
@@ -947,6 +951,8 @@ intent! {
     WithdrawCommitmentInput = "withdrawCommitment", moves_credits: true;
     RevealBidInput = "revealBid", moves_credits: true;
     AwardAuctionInput = "awardAuction", moves_credits: true;
+    WithdrawBidInput = "withdrawBid", moves_credits: true;
+    CancelAuctionInput = "cancelAuction", moves_credits: true;
 }
 
 payload! {
@@ -1350,8 +1356,7 @@ impl AuctionMutation {
     ) -> Option<Answer<WithdrawBidPayload>> {
         payload(ctx, async {
             let bid = parse_id(&input.bid_id, "bidId")?;
-            books_in_order(ctx)?;
-            Ok(write(ctx, async |work| verbs::withdraw_bid(work, bid).await).await?.into())
+            Ok(once(ctx, &input, async |work| verbs::withdraw_bid(work, bid).await).await?.value.into())
         })
         .await
     }
@@ -1381,8 +1386,7 @@ impl AuctionMutation {
     ) -> Option<Answer<CancelAuctionPayload>> {
         payload(ctx, async {
             let auction = parse_id(&input.auction_id, "auctionId")?;
-            books_in_order(ctx)?;
-            Ok(write(ctx, async |work| task::cancel_auction(work, auction).await).await?.into())
+            Ok(once(ctx, &input, async |work| task::cancel_auction(work, auction).await).await?.value.into())
         })
         .await
     }

@@ -1,6 +1,9 @@
 //! What a resolver can reach: the program, who asks, the loaders of this request, and the transaction boundary of mutations.
 
-use std::future::Future;
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_graphql::{Context, ID, InputType, Value};
 use entity::{
@@ -17,8 +20,25 @@ use crate::{
     app::App,
     caller::{Caller, Scope},
     error::{Error, Result},
-    store::{self, Once, Store, Work},
+    store::{Once, Store, Work},
 };
+
+/// Which root fields of a request were answered from the record of an earlier one, by the names that they have in the answer.
+/// Cheap to clone; the transport keeps a copy and tells the client.
+#[derive(Clone, Debug, Default)]
+pub struct Replays(Arc<Mutex<Vec<String>>>);
+
+impl Replays {
+    fn add(&self, field: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(field.to_owned());
+    }
+
+    /// The names so far.
+    #[must_use]
+    pub fn fields(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// One request: the transport puts it into the request's data.
 pub struct Session {
@@ -26,6 +46,7 @@ pub struct Session {
     caller: Caller,
     request_id: String,
     loaders: Loaders,
+    replays: Replays,
 }
 
 impl Session {
@@ -33,7 +54,13 @@ impl Session {
     #[must_use]
     pub fn new(app: App, caller: Caller, request_id: String) -> Self {
         let loaders = Loaders::new(app.store().clone());
-        Self { app, caller, request_id, loaders }
+        Self { app, caller, request_id, loaders, replays: Replays::default() }
+    }
+
+    /// Where it will say which of its fields were answered before.
+    #[must_use]
+    pub fn replays(&self) -> Replays {
+        self.replays.clone()
     }
 }
 
@@ -130,16 +157,70 @@ pub(super) trait Intent: InputType {
     fn key(&self) -> &str;
 }
 
+/// What it takes to ask for an operation, and to be told again what it answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    /// A session, or a key with this scope.
+    Scope(Scope),
+    /// A session.
+    Person,
+    /// The session of an administrator.
+    Admin,
+}
+
+/// The right to each operation that takes an idempotency key. Its verb asks for the same; here it is asked before an earlier
+/// answer is repeated, so that a key with narrow scopes cannot read what a wider one did.
+const RIGHTS: &[(&str, Right)] = &[
+    ("acceptResult", Right::Scope(Scope::TasksWrite)),
+    ("awardAuction", Right::Scope(Scope::TasksWrite)),
+    ("cancelAuction", Right::Scope(Scope::TasksWrite)),
+    ("cancelChannelClose", Right::Scope(Scope::TasksWrite)),
+    ("cancelTask", Right::Scope(Scope::TasksWrite)),
+    ("createApiKey", Right::Person),
+    ("createAuction", Right::Scope(Scope::TasksWrite)),
+    ("deductFromChannel", Right::Scope(Scope::TasksWrite)),
+    ("executeTask", Right::Scope(Scope::TasksWrite)),
+    ("issueCredits", Right::Admin),
+    ("openChannel", Right::Scope(Scope::TasksWrite)),
+    ("rateAgent", Right::Scope(Scope::TasksWrite)),
+    ("redeemCredits", Right::Admin),
+    ("registerAgent", Right::Scope(Scope::AgentsWrite)),
+    ("rejectResult", Right::Scope(Scope::TasksWrite)),
+    ("requestChannelClose", Right::Scope(Scope::TasksWrite)),
+    ("submitBid", Right::Scope(Scope::BidsWrite)),
+    ("topUpChannel", Right::Scope(Scope::TasksWrite)),
+    ("withdrawBid", Right::Scope(Scope::BidsWrite)),
+    ("withdrawEarnings", Right::Scope(Scope::AgentsWrite)),
+];
+
+/// Checks that the caller may ask for an operation. What is not in the table is for signed-in persons alone.
+fn may_ask(caller: &Caller, operation: &str) -> Result<()> {
+    let right = RIGHTS.iter().find(|(name, _)| *name == operation).map_or(Right::Person, |(_, right)| *right);
+    match right {
+        Right::Scope(scope) => caller.with_scope(scope).map(|_| ()),
+        Right::Person => caller.in_person().map(|_| ()),
+        Right::Admin => caller.admin().map(|_| ()),
+    }
+}
+
+/// What came of an intent, and whether it came of it before.
+#[derive(Clone, Debug)]
+pub(super) struct Done<T> {
+    pub value: T,
+    pub replayed: bool,
+}
+
 /// Runs `verb` as one unit of work of the caller, or answers what it answered when this intent was done before.
 pub(super) async fn once<I, T>(
     ctx: &Context<'_>,
     input: &I,
     verb: impl AsyncFnOnce(&mut Work) -> Result<T>,
-) -> Result<store::Answer<T>>
+) -> Result<Done<T>>
 where
     I: Intent,
     T: Serialize + DeserializeOwned,
 {
+    may_ask(ctx.caller(), I::OPERATION)?;
     if I::MOVES_CREDITS {
         books_in_order(ctx)?;
     }
@@ -148,18 +229,18 @@ where
         fields.shift_remove("idempotencyKey");
     }
     let once = Once::new(I::OPERATION, input.key(), &intent)?;
-    Box::pin(ctx.store().write_once(ctx.caller().clone(), once, verb)).await
+    let answer = Box::pin(ctx.store().write_once(ctx.caller().clone(), once, verb)).await?;
+    if answer.replayed {
+        let field = ctx.field();
+        ctx.session().replays.add(field.alias().unwrap_or(field.name()));
+    }
+    let value = answer.outcome.map_err(Error::Refused)?;
+    Ok(Done { value, replayed: answer.replayed })
 }
 
-/// Whether credits may move: not while the newest audit says that the books are broken, because it is better to stop than to
-/// build on them.
+/// Whether credits may move. The ledger asks too; asking here keeps a mutation from doing in vain what comes before.
 pub(super) fn books_in_order(ctx: &Context<'_>) -> Result<()> {
-    match ctx.app().last_audit() {
-        Some(audit) if !audit.ok() => {
-            Err(Error::Unavailable("The books are under repair; no credits move until then."))
-        }
-        Some(_) | None => Ok(()),
-    }
+    ctx.store().books()
 }
 
 /// Declares that an input object with the field `idempotency_key` is the input of a mutation, and whether that moves credits.
@@ -175,3 +256,24 @@ macro_rules! intent {
     )+};
 }
 pub(super) use intent;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mutation_with_a_key_has_a_row_of_rights() {
+        let sdl = crate::graphql::sdl();
+        let keyed: Vec<String> = sdl
+            .split("\ninput ")
+            .filter(|input| input.split("\n}").next().is_some_and(|body| body.contains("idempotencyKey: String!")))
+            .filter_map(|input| input.split_once("Input"))
+            .map(|(name, _)| format!("{}{}", name[..1].to_lowercase(), &name[1..]))
+            .collect();
+        assert!(keyed.len() > 10, "{keyed:?}");
+        for name in &keyed {
+            assert!(RIGHTS.iter().any(|(known, _)| known == name), "add {name} to RIGHTS");
+        }
+        assert!(RIGHTS.windows(2).all(|pair| pair[0].0 < pair[1].0), "keep RIGHTS in order");
+    }
+}

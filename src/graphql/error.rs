@@ -7,6 +7,7 @@
 //! | `NotFound` of a query | nowhere: the field is null | |
 //! | `Unauthenticated` `Forbidden` | `errors` | of the same name |
 //! | `Throttled` `Unavailable` | `errors`, retryable | `RATE_LIMITED` `UNAVAILABLE` |
+//! | `BooksBroken` | `errors`, retryable, with the reason `BOOKS_BROKEN` | `UNAVAILABLE` |
 //! | `Internal` | `errors`; its text goes to the log, with the request id, and nowhere else | `INTERNAL_SERVER_ERROR` |
 
 use async_graphql::{Enum, ErrorExtensionValues, Interface, SimpleObject};
@@ -41,7 +42,7 @@ pub(super) fn fault(error: &Error, request_id: &str) -> Fault {
         Error::NotFound(_) => ("NOT_FOUND", false),
         Error::Invalid { .. } | Error::Refused(_) => ("BAD_USER_INPUT", false),
         Error::Throttled(_) => ("RATE_LIMITED", true),
-        Error::Unavailable(_) => ("UNAVAILABLE", true),
+        Error::Unavailable(_) | Error::BooksBroken => ("UNAVAILABLE", true),
         Error::Internal(source) if is_busy(source.as_ref()) => ("UNAVAILABLE", true),
         Error::Internal(_) => ("INTERNAL_SERVER_ERROR", false),
     };
@@ -70,6 +71,10 @@ pub(super) fn fault(error: &Error, request_id: &str) -> Fault {
         }
         Error::Invalid { field, .. } => {
             extensions.set("field", field.as_str());
+            error.to_string()
+        }
+        Error::BooksBroken => {
+            extensions.set("reason", "BOOKS_BROKEN");
             error.to_string()
         }
         Error::Unauthenticated(_) | Error::Forbidden(_) | Error::NotFound(_) | Error::Unavailable(_) => {
@@ -118,6 +123,7 @@ pub(super) fn user_error<C: Concept>(error: Error) -> Result<C> {
         | Error::Forbidden(_)
         | Error::Throttled(_)
         | Error::Unavailable(_)
+        | Error::BooksBroken
         | Error::Internal(_) => return Err(error),
     };
     C::new(code, message, field).ok_or_else(|| Error::internal(format!("the schema has no user error code {code}")))

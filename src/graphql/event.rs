@@ -532,7 +532,7 @@ impl ReputationChangedEvent {
 
 pub(super) struct CreditsEvent(Arc<Line>);
 
-/// Credits came into a wallet from outside, or left it.
+/// Credits came into a wallet or left it, without a task or a channel.
 #[Object]
 impl CreditsEvent {
     /// The id of the event, `evt_…`.
@@ -558,6 +558,12 @@ impl CreditsEvent {
     /// How much.
     async fn amount(&self) -> Option<Credits> {
         self.0.event.payload.amount.map(Credits)
+    }
+
+    /// The agent whose earnings or bond it was; null when it was about a wallet alone.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn agent(&self, ctx: &Context<'_>) -> Option<Answer<Agent>> {
+        maybe(ctx, agent_of(ctx, &self.0)).await
     }
 }
 

@@ -13,8 +13,8 @@ use std::{
 
 use entity::{
     account, agent, agent_module, auction, bid, bond, channel, commitment, dispute,
-    id::{AccountId, AgentId, AuctionId, BidId, BondId, ChannelId, DisputeId, ModuleId, TaskId, UserId},
-    rating, reputation, reputation_event, task, task_result, user,
+    id::{AccountId, AgentId, AuctionId, BidId, BondId, ChannelId, DisputeId, ModuleId, TaskId, TransferId, UserId},
+    rating, reputation, reputation_event, task, task_result, transfer, user,
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use sea_orm::{
@@ -134,6 +134,7 @@ pub(super) struct Loaders {
     bids: Batch<BidId, bid::Model>,
     modules: Batch<ModuleId, agent_module::Model>,
     accounts: Batch<AccountId, account::Model>,
+    transfers: Batch<TransferId, transfer::Model>,
     reputations: Batch<AgentId, reputation::Model>,
     auctions_of_tasks: Batch<TaskId, auction::Model>,
     results: Batch<TaskId, task_result::Model>,
@@ -187,6 +188,7 @@ impl Loaders {
             bids: Batch::default(),
             modules: Batch::default(),
             accounts: Batch::default(),
+            transfers: Batch::default(),
             reputations: Batch::default(),
             auctions_of_tasks: Batch::default(),
             results: Batch::default(),
@@ -215,6 +217,7 @@ impl Loaders {
         bonds: bond by BondId = Id, id;
         modules: agent_module by ModuleId = Id, id;
         accounts: account by AccountId = Id, id;
+        transfers: transfer by TransferId = Id, id;
         reputations: reputation by AgentId = AgentId, agent_id;
         auctions_of_tasks: auction by TaskId = TaskId, task_id;
         results: task_result by TaskId = TaskId, task_id;

@@ -27,7 +27,7 @@ mod wallet;
 
 use async_graphql::{MergedObject, MergedSubscription, SDLExportOptions, SchemaBuilder};
 
-pub use context::Session;
+pub use context::{Replays, Session};
 
 use crate::app::App;
 

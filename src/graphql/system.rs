@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    ledger::{Audit, Check},
+    ledger::{Audit, Check, journal},
     store::Store,
 };
 
@@ -138,7 +138,7 @@ pub(super) struct EconomicHealth {
     credits_in_circulation: SignedCredits,
     /// Credits that users can spend.
     credits_in_wallets: SignedCredits,
-    /// Credits set aside for tasks that are not settled.
+    /// Credits set aside: for tasks that are not settled, in streaming channels, behind bids.
     credits_in_escrow: SignedCredits,
     /// Credits that agents earned and their owners did not withdraw.
     credits_of_agents: SignedCredits,
@@ -195,15 +195,50 @@ pub(super) struct LedgerCheck {
     violations: BigInt,
 }
 
+/// The market's signature over its journal, the chain of hashes of all transfers up to a place. Keep it: what it covers can never
+/// be changed without your seeing it. `docs/ledger.md` says how to check it.
+#[derive(SimpleObject)]
+pub(super) struct JournalHead {
+    /// The newest place that it covers; 0 over an empty journal.
+    place: BigInt,
+    /// The hash of the line at that place, in lower-case hex.
+    hash: String,
+    /// The Ed25519 signature, in lower-case hex.
+    signature: String,
+    /// The public key of the market, in lower-case hex.
+    public_key: String,
+    /// What the market's signed messages name it by, in lower-case hex.
+    instance_id: String,
+    /// When it was signed.
+    signed_at: DateTime,
+}
+
+async fn journal_head(ctx: &Context<'_>) -> Result<Option<JournalHead>> {
+    let instance = ctx.store().instance()?;
+    let head = journal::head(ctx.store().read()).await?;
+    Ok(head.map(|head| JournalHead {
+        place: BigInt(head.place),
+        hash: head.hash,
+        signature: head.signature,
+        public_key: hex::encode(instance.public_key()),
+        instance_id: hex::encode(instance.id()),
+        signed_at: DateTime(head.created_at),
+    }))
+}
+
 /// An audit of the books.
 #[derive(SimpleObject)]
 pub(super) struct LedgerAudit {
     /// Whether every invariant holds.
     ok: bool,
+    /// Whether all of the books were read, or only what moved since the last clean audit.
+    full: bool,
     /// How many rows break an invariant, over all of them.
     violations: BigInt,
     /// The invariants.
     checks: Vec<LedgerCheck>,
+    /// The newest head of the sealed journal; null before the first one.
+    head: Option<JournalHead>,
 }
 
 impl From<Check> for LedgerCheck {
@@ -212,12 +247,14 @@ impl From<Check> for LedgerCheck {
     }
 }
 
-impl From<Audit> for LedgerAudit {
-    fn from(audit: Audit) -> Self {
+impl LedgerAudit {
+    fn new(audit: Audit, head: Option<JournalHead>) -> Self {
         Self {
             ok: audit.ok(),
+            full: audit.whole,
             violations: big(audit.violations()),
             checks: audit.checks.into_iter().map(LedgerCheck::from).collect(),
+            head,
         }
     }
 }
@@ -250,7 +287,9 @@ async fn economic_health(ctx: &Context<'_>) -> Result<EconomicHealth> {
     );
     let counts = numbers(store, &counts).await?;
     let held = |kind: account::Kind| number(&balances, kind.name());
-    let in_escrow = held(account::Kind::EscrowTask).saturating_add(held(account::Kind::EscrowChannel));
+    let in_escrow = [account::Kind::EscrowTask, account::Kind::EscrowChannel, account::Kind::Bond]
+        .into_iter()
+        .fold(0_i64, |sum, kind| sum.saturating_add(held(kind)));
     Ok(EconomicHealth {
         books_in_order: ctx.app().last_audit().map(|audit| audit.ok()),
         credits_in_circulation: SignedCredits(held(account::Kind::External).saturating_neg()),
@@ -354,12 +393,27 @@ impl SystemQuery {
         maybe(ctx, async { market_stats(ctx).await.map(Some) }).await
     }
 
-    /// Audits the books now: every invariant of the ledger. For administrators.
+    /// The newest head of the sealed journal, for everybody to keep; null before the first one.
+    async fn journal_head(&self, ctx: &Context<'_>) -> Option<Answer<JournalHead>> {
+        maybe(ctx, journal_head(ctx)).await
+    }
+
+    /// Audits the books now: every invariant of the ledger. A violation stops all movements of credits; a full audit without one
+    /// lets them go on. For administrators.
     #[graphql(complexity = "500 + child_complexity")]
-    async fn ledger_audit(&self, ctx: &Context<'_>) -> Option<Answer<LedgerAudit>> {
+    async fn ledger_audit(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(
+            desc = "Whether to read all of the books, or only what moved since the last clean audit.",
+            default = true
+        )]
+        full: bool,
+    ) -> Option<Answer<LedgerAudit>> {
         maybe(ctx, async {
             ctx.caller().admin()?;
-            Ok(Some(ctx.app().audit().await?.into()))
+            let audit = if full { ctx.app().audit().await? } else { ctx.app().audit_recent().await? };
+            Ok(Some(LedgerAudit::new(audit, journal_head(ctx).await?)))
         })
         .await
     }

@@ -14,7 +14,7 @@ use super::{
     agent::{Agent, OrderDirection},
     auction::{Auction, AuctionTermsInput, Bid},
     channel::Channel,
-    context::{Ask, books_in_order, intent, maybe, once, parse_id, payload, write},
+    context::{Ask, intent, maybe, once, parse_id, payload},
     dispute::Dispute,
     error::{Answer, payload},
     event::EventConnection,
@@ -556,6 +556,8 @@ pub(super) struct ExecuteTaskInput {
 pub(super) struct CancelTaskInput {
     /// The task.
     task_id: ID,
+    /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
+    idempotency_key: String,
 }
 
 /// Input of `acceptResult`.
@@ -582,6 +584,7 @@ intent! {
     ExecuteTaskInput = "executeTask", moves_credits: true;
     AcceptResultInput = "acceptResult", moves_credits: true;
     RejectResultInput = "rejectResult", moves_credits: false;
+    CancelTaskInput = "cancelTask", moves_credits: true;
 }
 
 payload! {
@@ -740,8 +743,7 @@ impl TaskMutation {
     ) -> Option<Answer<CancelTaskPayload>> {
         payload(ctx, async {
             let task = parse_id(&input.task_id, "taskId")?;
-            books_in_order(ctx)?;
-            Ok(write(ctx, async |work| verbs::cancel(work, task).await).await?.into())
+            Ok(once(ctx, &input, async |work| verbs::cancel(work, task).await).await?.value.into())
         })
         .await
     }

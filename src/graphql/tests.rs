@@ -500,7 +500,8 @@ async fn every_list_and_object_of_a_busy_market_resolves() {
     assert_eq!(simulated["winner"]["index"], 0);
     assert_eq!(simulated["bids"][0]["score"], json!({ "total": "64", "price": "16", "reputation": "48" }));
     assert_eq!(simulated["bids"][2]["rank"], Json::Null);
-    let paid = world.ask(&world.alice, "{ transfers(filter: {kind: RELEASE}) { nodes { amount } } }", json!({})).await;
+    let paid =
+        world.ask(&world.alice, "{ transfers(filter: {kinds: [RELEASE]}) { nodes { amount } } }", json!({})).await;
     assert_eq!(paid["transfers"]["nodes"], json!([{ "amount": "6" }]));
 }
 

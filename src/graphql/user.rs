@@ -127,7 +127,7 @@ impl User {
             if !ctx.may_see(self.0.id) {
                 return Ok(None);
             }
-            Ok(Some(ledger::wallet(ctx.store().read(), self.0.id).await?.into()))
+            Ok(Some(Wallet::new(self.0.id, ledger::wallet(ctx.store().read(), self.0.id).await?)))
         })
         .await
     }

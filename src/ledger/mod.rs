@@ -6,22 +6,26 @@
 //!   ▲                        │                  │            └──► FEES    (fee)
 //!   └──── release (B−p) ─────┘                  │
 //!   └──── refund ──────────────────── void ─────┘
+//!   └──── withdrawal ─────────────────────────────── AGENT, to its owner
 //! ```
 //!
 //! What must always hold: the balances of all accounts sum to zero; none but `EXTERNAL` is below zero; a transfer has exactly two
 //! entries; an account's entries are numbered without a gap and end at its balance; an escrow account holds exactly its
-//! unresolved hold; a hold is resolved once. [`audit`] checks all of it. Only this module writes the ledger's tables.
+//! unresolved hold; a hold is resolved once. [`audit`] checks all of it, and [`journal`] seals it, so that a stranger can check it
+//! too. Only this module writes the ledger's tables.
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+pub mod archive;
 mod audit;
+pub mod journal;
 pub mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use entity::{
     account::{self, Kind},
-    bond, channel, entry,
+    agent, bond, channel, entry,
     event::{self, Payload},
     hold, hold_resolution,
     id::{AccountId, AgentId, BatchId, BondId, ChannelId, HoldId, Id, TaskId, TransferId, UserId},
@@ -35,10 +39,11 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-pub use audit::{Audit, Check, audit};
+pub use audit::{Audit, Check, Reach, audit, names};
 use rules::{LedgerRefused, Leg, split_fee};
 
 use crate::{
+    caller::Scope,
     error::{Error, Result},
     store::{Event, Work, derived_uuid},
 };
@@ -117,10 +122,13 @@ struct Movement {
 }
 
 /// Posts movements in order, all or none.
+///
+/// This is the one way for credits to move, so this is where they stop while the books are broken.
 async fn post(work: &mut Work, movements: &[Movement]) -> Result<BatchId> {
+    work.books()?;
     let movements: Vec<&Movement> = movements.iter().filter(|movement| !movement.amount.is_zero()).collect();
     let batch: BatchId = work.fresh();
-    let mut accounts = lock_accounts(work, &movements).await?;
+    let mut accounts = lock_accounts(work, movements.iter().flat_map(|movement| [movement.from, movement.to])).await?;
     let legs: Vec<Leg> = movements
         .iter()
         .map(|movement| Leg { debit: movement.from.id(), credit: movement.to.id(), amount: movement.amount })
@@ -172,10 +180,12 @@ async fn post(work: &mut Work, movements: &[Movement]) -> Result<BatchId> {
     Ok(batch)
 }
 
-/// Locks the accounts of all movements by ascending id, opening those that do not exist.
-async fn lock_accounts(work: &Work, movements: &[&Movement]) -> Result<BTreeMap<AccountId, account::Model>> {
-    let places: BTreeMap<AccountId, Place> =
-        movements.iter().flat_map(|movement| [movement.from, movement.to]).map(|place| (place.id(), place)).collect();
+/// Locks accounts by ascending id, opening those that do not exist.
+async fn lock_accounts(
+    work: &Work,
+    places: impl IntoIterator<Item = Place>,
+) -> Result<BTreeMap<AccountId, account::Model>> {
+    let places: BTreeMap<AccountId, Place> = places.into_iter().map(|place| (place.id(), place)).collect();
     let mut accounts = select_for_update(work, places.keys().copied()).await?;
     let missing: BTreeSet<AccountId> = places.keys().copied().filter(|id| !accounts.contains_key(id)).collect();
     if missing.is_empty() {
@@ -255,6 +265,37 @@ async fn external(
         payer_id: Some(user),
         ..Event::new(happened, Payload { amount: Some(amount), ..Payload::default() })
     });
+    transfer_of(work, batch).await
+}
+
+/// Moves an agent's earnings to its owner: `amount`, or all of them. For the owner alone, whatever the agent's state. Fails with
+/// `InsufficientFunds` when it earned less, or has nothing.
+pub async fn withdraw(work: &mut Work, agent: AgentId, amount: Option<Amount>) -> Result<transfer::Model> {
+    work.caller().with_scope(Scope::AgentsWrite)?;
+    if amount.is_some_and(Amount::is_zero) {
+        return Err(Error::invalid("amount", "must be more than zero"));
+    }
+    let agent = agent::Entity::find_by_id(agent).one(work.tx()).await?.ok_or(Error::NotFound("agent"))?;
+    let owner = work.caller().controls(&agent, Scope::AgentsWrite)?;
+    let (from, to) = (Place::agent(agent.id), Place::user(owner));
+    // Both at once and in their order: another that locks the two does it in the same one.
+    let accounts = lock_accounts(work, [from, to]).await?;
+    work.got_lock();
+    let earned = accounts.get(&from.id()).and_then(|account| Amount::from_micros(account.balance));
+    let amount = amount.or(earned).filter(|amount| !amount.is_zero()).ok_or(LedgerRefused::InsufficientFunds)?;
+    let kind = transfer::Kind::Withdrawal;
+    let batch = post(work, &[Movement { kind, from, to, amount, task: None, channel: None, reference: None }]).await?;
+    work.record(Event {
+        agent_id: Some(agent.id),
+        payer_id: Some(owner),
+        owner_id: Some(owner),
+        ..Event::new(event::Kind::EarningsWithdrawn, Payload { amount: Some(amount), ..Payload::default() })
+    });
+    transfer_of(work, batch).await
+}
+
+/// The one transfer of a batch that this work posted.
+async fn transfer_of(work: &Work, batch: BatchId) -> Result<transfer::Model> {
     transfer::Entity::find()
         .filter(transfer::Column::BatchId.eq(batch))
         .one(work.tx())

@@ -47,7 +47,7 @@ use crate::{
     agent::{AgentOrder, AgentSearch},
     caller::Scope,
     error::{Error, Result},
-    store::{Event, Work},
+    store::{Event, Work, first_id},
 };
 
 pub use rules::{Breakdown, Factor, FactorName, RatingRefused};
@@ -440,12 +440,17 @@ pub async fn replay(db: &impl ConnectionTrait, agent: AgentId) -> Result<bool> {
     let Some(stored) = stored else {
         return Ok(agent.score == rules::NEWCOMER);
     };
-    let mut row = rules::newcomer(agent.id, stored.as_of);
+    replays(db, &stored, agent.score).await
+}
+
+/// Whether a reputation and the copy of its score are what its evidence gives.
+async fn replays(db: &impl ConnectionTrait, stored: &reputation::Model, copy: i32) -> Result<bool> {
+    let mut row = rules::newcomer(stored.agent_id, stored.as_of);
     let mut score = rules::NEWCOMER;
     loop {
         // Evidence that came after the row was read is left out.
         let events = reputation_event::Entity::find()
-            .filter(reputation_event::Column::AgentId.eq(agent.id))
+            .filter(reputation_event::Column::AgentId.eq(stored.agent_id))
             .filter(reputation_event::Column::Version.gt(row.version))
             .filter(reputation_event::Column::Version.lte(stored.version))
             .order_by_asc(reputation_event::Column::Version)
@@ -469,16 +474,36 @@ pub async fn replay(db: &impl ConnectionTrait, agent: AgentId) -> Result<bool> {
     }
     row.earned = stored.earned;
     row.busy_ms = stored.busy_ms;
-    Ok(row == stored && agent.score == score)
+    Ok(row == *stored && copy == score)
 }
 
-/// How many stored reputations are not what replaying their evidence gives; 0 in a sound market.
-pub async fn replay_violations(db: &impl ConnectionTrait) -> Result<u64> {
-    let agents: Vec<AgentId> =
-        reputation::Entity::find().select_only().column(reputation::Column::AgentId).into_tuple().all(db).await?;
+/// How many stored reputations are not what replaying their evidence gives; 0 in a sound market. With an instant, only those that
+/// have evidence from then on are looked at. It reads several statements, so `db` should be a snapshot; of agents it reads the id
+/// and the copy of the score.
+pub async fn replay_violations(db: &impl ConnectionTrait, since: Option<Timestamp>) -> Result<u64> {
+    let which = match since {
+        // The ids of evidence sort by its instants, so the newest are at one end of the key.
+        Some(since) => reputation_event::Entity::find()
+            .select_only()
+            .column(reputation_event::Column::AgentId)
+            .filter(reputation_event::Column::Id.gte(first_id(since)))
+            .into_query(),
+        None => reputation::Entity::find().select_only().column(reputation::Column::AgentId).into_query(),
+    };
+    let agents: Vec<(AgentId, i32)> = agent::Entity::find()
+        .select_only()
+        .columns([agent::Column::Id, agent::Column::Score])
+        .filter(agent::Column::Id.in_subquery(which))
+        .into_tuple()
+        .all(db)
+        .await?;
     let mut violations = 0;
-    for agent in agents {
-        violations += u64::from(!replay(db, agent).await?);
+    for (agent, copy) in agents {
+        let sound = match reputation::Entity::find_by_id(agent).one(db).await? {
+            Some(stored) => replays(db, &stored, copy).await?,
+            None => false,
+        };
+        violations += u64::from(!sound);
     }
     Ok(violations)
 }

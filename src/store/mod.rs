@@ -20,7 +20,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -28,8 +28,9 @@ use std::{
 use entity::{event, instance};
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, SqliteTransactionMode,
-    SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions, TransactionTrait, sea_query::OnConflict,
+    AccessMode, ActiveValue::Set, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait,
+    IsolationLevel, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions,
+    TransactionTrait, sea_query::OnConflict,
 };
 use sqlx::{
     Connection, Executor,
@@ -41,7 +42,7 @@ pub use clock::{Clock, Entropy};
 pub use events::{Cursor, Event, Follow, InvalidCursor, Line, Topic};
 pub use identity::Instance;
 pub use once::{Answer, Once, OnceRefused};
-pub use work::{Work, derived_uuid};
+pub use work::{Work, derived_uuid, first_id};
 
 use crate::{
     caller::Caller,
@@ -73,6 +74,7 @@ struct Inner {
     instance: OnceLock<Instance>,
     on_commit: OnceLock<CommitHook>,
     statements: Arc<AtomicU64>,
+    books_broken: AtomicBool,
 }
 
 impl std::fmt::Debug for Store {
@@ -102,7 +104,20 @@ impl Store {
         let backend = writer.get_database_backend();
         let hub = events::Hub::new();
         let (instance, on_commit) = (OnceLock::new(), OnceLock::new());
-        let inner = Inner { writer, reader, backend, clock, entropy, terms, hub, instance, on_commit, statements };
+        let books_broken = AtomicBool::new(false);
+        let inner = Inner {
+            writer,
+            reader,
+            backend,
+            clock,
+            entropy,
+            terms,
+            hub,
+            instance,
+            on_commit,
+            statements,
+            books_broken,
+        };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -204,6 +219,35 @@ impl Store {
     /// Registers the one listener that sees every batch of events right after this process committed it.
     pub fn on_commit(&self, hook: impl Fn(&[event::Model]) + Send + Sync + 'static) -> Result<()> {
         self.0.on_commit.set(Box::new(hook)).map_err(|_| Error::internal("the commit hook is set already"))
+    }
+
+    /// Says whether the books are in order. While they are not, nothing in this process moves credits.
+    pub fn set_books(&self, in_order: bool) {
+        self.0.books_broken.store(!in_order, Ordering::SeqCst);
+    }
+
+    /// Fails with `BooksBroken` while an audit of this process says so.
+    pub fn books(&self) -> Result<()> {
+        if self.0.books_broken.load(Ordering::SeqCst) { Err(Error::BooksBroken) } else { Ok(()) }
+    }
+
+    /// Reads many things as they were at one instant, however long it takes.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that may begin a transaction")]
+    pub async fn snapshot<T>(&self, read: impl AsyncFnOnce(&DatabaseTransaction) -> Result<T>) -> Result<T> {
+        let postgres = self.0.backend != DbBackend::Sqlite;
+        let options = TransactionOptions {
+            isolation_level: postgres.then_some(IsolationLevel::RepeatableRead),
+            access_mode: postgres.then_some(AccessMode::ReadOnly),
+            ..TransactionOptions::default()
+        };
+        let tx = self.0.reader.begin_with_options(options).await?;
+        if postgres {
+            let patience = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+            tx.execute_unprepared(patience).await?;
+        }
+        let outcome = read(&tx).await;
+        tx.rollback().await?;
+        outcome
     }
 
     /// Runs `verb` as one unit of work: all of it happens, and is announced, or nothing.

@@ -4,8 +4,8 @@
 //! refusals included; the same key with another input is refused. When two calls with one key run at the same time, the primary
 //! key of the record lets one of them commit, and the other undoes its work and answers what the first one did.
 
-use entity::{idempotency, text::JsonText};
-use sea_orm::{ActiveValue::Set, EntityTrait, SqlErr};
+use entity::{id::UserId, idempotency, text::JsonText};
+use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait, SqlErr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
@@ -49,8 +49,8 @@ impl Once {
 /// What came of a call, and whether it came of an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer<T> {
-    /// The value of the first call.
-    pub value: T,
+    /// What the first call came to: a value, or a refusal.
+    pub outcome: std::result::Result<T, Refusal>,
     /// Whether this call found it done.
     pub replayed: bool,
 }
@@ -63,7 +63,10 @@ enum Recorded {
 }
 
 impl Store {
-    /// Runs `verb` as one unit of work, unless this intent has been answered before; then answers the same again.
+    /// Runs `verb` as one unit of work, unless this intent has been answered before; then answers the same again. A refusal is an
+    /// answer. What fails for another reason is not one, is not kept, and may be tried again with the same key.
+    ///
+    /// Who repeats an intent is not asked again whether they may: the caller of this checks that first.
     pub async fn write_once<T>(
         &self,
         caller: Caller,
@@ -75,7 +78,7 @@ impl Store {
     {
         let user = caller.user()?;
         let mut work = self.begin(caller.clone()).await?;
-        if let Some(record) = find(&work, user, &once).await? {
+        if let Some(record) = find(work.tx(), user, &once).await? {
             work.rollback().await?;
             return replay(&record, &once);
         }
@@ -88,7 +91,11 @@ impl Store {
             }
             Err(error) => {
                 work.rollback().await?;
-                return Err(error);
+                // The same intent may have been done meanwhile, and that be what is in the way of this call.
+                return match find(&self.0.writer, user, &once).await? {
+                    Some(record) => replay(&record, &once),
+                    None => Err(error),
+                };
             }
         };
         let recorded = match &outcome {
@@ -106,15 +113,12 @@ impl Store {
         match idempotency::Entity::insert(row).exec_without_returning(work.tx()).await {
             Ok(_) => {
                 work.commit().await?;
-                let value = outcome.map_err(Error::Refused)?;
-                Ok(Answer { value, replayed: false })
+                Ok(Answer { outcome, replayed: false })
             }
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
                 work.rollback().await?;
-                let record = idempotency::Entity::find_by_id((user, once.operation.to_owned(), once.key.clone()))
-                    .one(&self.0.writer)
-                    .await?
-                    .ok_or(Error::Unavailable("An identical request was in progress; try again."))?;
+                let record = find(&self.0.writer, user, &once).await?;
+                let record = record.ok_or(Error::Unavailable("An identical request was in progress; try again."))?;
                 replay(&record, &once)
             }
             Err(error) => {
@@ -125,17 +129,18 @@ impl Store {
     }
 }
 
-async fn find(work: &Work, user: entity::id::UserId, once: &Once) -> Result<Option<idempotency::Model>> {
+async fn find(db: &impl ConnectionTrait, user: UserId, once: &Once) -> Result<Option<idempotency::Model>> {
     let key = (user, once.operation.to_owned(), once.key.clone());
-    Ok(idempotency::Entity::find_by_id(key).one(work.tx()).await?)
+    Ok(idempotency::Entity::find_by_id(key).one(db).await?)
 }
 
 fn replay<T: DeserializeOwned>(record: &idempotency::Model, once: &Once) -> Result<Answer<T>> {
     if record.input_hash != once.input_hash {
         return Err(OnceRefused::IdempotencyKeyReused.into());
     }
-    match serde_json::from_str(&record.answer.0)? {
-        Recorded::Done(value) => Ok(Answer { value: serde_json::from_value(value)?, replayed: true }),
-        Recorded::Refused(refusal) => Err(Error::Refused(refusal)),
-    }
+    let outcome = match serde_json::from_str(&record.answer.0)? {
+        Recorded::Done(value) => Ok(serde_json::from_value(value)?),
+        Recorded::Refused(refusal) => Err(refusal),
+    };
+    Ok(Answer { outcome, replayed: true })
 }

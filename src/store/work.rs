@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use entity::{event, id::Id, time::Timestamp};
 use sea_orm::{ActiveValue::Set, DatabaseTransaction, EntityTrait, NotSet};
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use super::{Event, Instance, Store};
 use crate::{
@@ -63,6 +63,11 @@ impl Work {
     /// The market that signs for what happens here.
     pub fn instance(&self) -> Result<&Instance> {
         self.store.instance()
+    }
+
+    /// Fails with `BooksBroken` while an audit says so; whatever moves credits asks first.
+    pub fn books(&self) -> Result<()> {
+        self.store.books()
     }
 
     /// An id that nothing has yet; ids sort in the order of the calls.
@@ -132,4 +137,11 @@ pub fn derived_uuid(parts: &[&[u8]]) -> Uuid {
         name.extend_from_slice(part);
     }
     Uuid::new_v5(&NAMESPACE, &name)
+}
+
+/// The least id that something of this instant or later can have, to read the newest rows by their key.
+#[must_use]
+pub fn first_id(at: Timestamp) -> Uuid {
+    let millis = u64::try_from(at.micros()).unwrap_or(0) / 1_000;
+    Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid()
 }

@@ -152,7 +152,7 @@ impl From<Error> for Fault {
             Error::Throttled(after) => {
                 Self { retry_after: Some(after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, code::RATE, message) }
             }
-            Error::Unavailable(_) => Self {
+            Error::Unavailable(_) | Error::BooksBroken => Self {
                 retry_after: Some(Duration::from_secs(1)),
                 ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE, message)
             },

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     caller::Caller,
-    graphql::Session,
+    graphql::{Replays, Session},
     metrics::{self, RequestOutcome},
 };
 
@@ -76,9 +76,11 @@ impl Operation {
         Ok(Self { kind, name, request })
     }
 
-    /// As the executor takes it.
-    pub(super) fn into_request(self, edge: &Edge, caller: Caller, request_id: &str) -> Request {
-        self.request.data(Session::new(edge.app.clone(), caller, request_id.to_owned()))
+    /// As the executor takes it, with the place where it will say which fields were answered before.
+    pub(super) fn into_request(self, edge: &Edge, caller: Caller, request_id: &str) -> (Request, Replays) {
+        let session = Session::new(edge.app.clone(), caller, request_id.to_owned());
+        let replays = session.replays();
+        (self.request.data(session), replays)
     }
 }
 
@@ -132,7 +134,7 @@ impl Edge {
         let started = Instant::now();
         let (kind, name, actor) = (operation.kind, operation.name.clone(), caller.user_id());
         let limit = self.app.config().limits.execution;
-        let request = operation.into_request(self, caller, request_id);
+        let (request, replays) = operation.into_request(self, caller, request_id);
         let schema = self.schema.clone();
         let work = bounded(limit, async move { schema.execute(request).await });
         let outcome = match kind {
@@ -158,6 +160,7 @@ impl Edge {
         );
         let outcome = outcome.map(|mut response| {
             complete(&mut response, request_id);
+            tell_replays(&mut response, &replays);
             response
         });
         let went = match &outcome {
@@ -167,6 +170,17 @@ impl Edge {
         };
         self.app.metrics().request(kind_label(kind), went, Some(started.elapsed()));
         outcome
+    }
+}
+
+/// Says in the extensions of an answer which mutations of it were done before: `idempotentReplay` is true when any was, and
+/// `replayed` has their names in the answer.
+fn tell_replays(response: &mut Response, replays: &Replays) {
+    let fields = replays.fields();
+    if !fields.is_empty() {
+        let fields = fields.into_iter().map(async_graphql::Value::from).collect();
+        response.extensions.insert("idempotentReplay".to_owned(), true.into());
+        response.extensions.insert("replayed".to_owned(), async_graphql::Value::List(fields));
     }
 }
 

@@ -585,7 +585,7 @@ impl Running {
     }
 
     async fn stream(&self, operation: Operation, caller: Caller) -> Result<(), Value> {
-        let request = operation.into_request(&self.edge, caller, &self.request_id);
+        let (request, _) = operation.into_request(&self.edge, caller, &self.request_id);
         let mut counted = Counted::new(&self.edge.app);
         let mut responses = self.edge.schema.execute_stream(request);
         let mut started = false;

@@ -660,7 +660,8 @@ async fn an_award_and_a_cancellation_that_arrive_together_have_one_outcome() {
             "mutation($input: CancelAuctionInput!) { it: cancelAuction(input: $input) { userErrors { code } } }";
         let award =
             ada.query(award, json!({ "input": { "auctionId": auction, "idempotencyKey": format!("w{number}") } }));
-        let cancel = ada.query(cancel, json!({ "input": { "auctionId": auction } }));
+        let cancel =
+            ada.query(cancel, json!({ "input": { "auctionId": auction, "idempotencyKey": format!("c{number}") } }));
         let (awarded, cancelled) = tokio::join!(award, cancel);
         let outcome = (&awarded["it"]["userErrors"], &cancelled["it"]["userErrors"]);
         let status = ada.auction(&auction).await["status"].as_str().unwrap().to_owned();

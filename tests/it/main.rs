@@ -27,6 +27,10 @@ mod events;
 #[cfg(test)]
 mod history;
 #[cfg(test)]
+mod idempotency;
+#[cfg(test)]
+mod ledger;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod migration;

@@ -146,8 +146,13 @@ async fn every_step_of_the_market_moves_its_own_metrics_and_no_other() {
         "auctionId": auction, "agentId": external.to_string(), "price": "3", "idempotencyKey": "dear",
     }});
     assert_eq!(bob.refused("submitBid", BID, dear).await, ["PRICE_ABOVE_CEILING"]);
-    bob.done("withdrawBid", WITHDRAW, json!({ "input": { "bidId": submitted["bid"]["id"] } })).await;
-    ada.done("cancelAuction", CANCEL, json!({ "input": { "auctionId": auction } })).await;
+    bob.done(
+        "withdrawBid",
+        WITHDRAW,
+        json!({ "input": { "bidId": submitted["bid"]["id"], "idempotencyKey": "back" } }),
+    )
+    .await;
+    ada.done("cancelAuction", CANCEL, json!({ "input": { "auctionId": auction, "idempotencyKey": "off" } })).await;
     world.pass(Duration::from_secs(1)).await;
     expect(
         &moved(&world, &before).await,

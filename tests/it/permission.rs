@@ -311,6 +311,7 @@ fn rows() -> Vec<Row> {
         query("economicHealth", "", "{ creditsInWallets }", Nobody, everybody(&yes())),
         query("marketStats", "", "{ users }", Nobody, everybody(&yes())),
         query("ledgerAudit", "", "{ ok }", Nobody, admin_alone()),
+        query("journalHead", "", "{ place }", Nobody, everybody(&yes())),
         mutation(
             "registerUser",
             &json!({ "email": "$key@example.com", "displayName": "Somebody", "password": PASSWORD }),
@@ -347,9 +348,9 @@ fn rows() -> Vec<Row> {
         mutation("retireAgent", &json!({ "agentId": "$spare" }), Owner, party_does()),
         mutation("executeTask", &posted(&json!({})), Payer, who_pays()),
         mutation("createAuction", &posted(&json!({ "closesIn": "PT60S" })), Payer, who_pays()),
-        mutation("cancelTask", &json!({ "taskId": "$cancellable" }), Payer, party_does()),
+        mutation("cancelTask", &json!({ "taskId": "$cancellable", "idempotencyKey": "$key" }), Payer, party_does()),
         mutation("submitBid", &a_bid, Owner, party_does()),
-        mutation("withdrawBid", &json!({ "bidId": "$withdrawable" }), Owner, party_does()),
+        mutation("withdrawBid", &json!({ "bidId": "$withdrawable", "idempotencyKey": "$key" }), Owner, party_does()),
         mutation(
             "commitBid",
             &json!({ "auctionId": "$committing", "agentId": "$bidder", "commitment": "aa".repeat(32), "idempotencyKey": "$key" }),
@@ -364,7 +365,7 @@ fn rows() -> Vec<Row> {
             party_does(),
         ),
         mutation("awardAuction", &json!({ "auctionId": "$awardable", "idempotencyKey": "$key" }), Payer, party_does()),
-        mutation("cancelAuction", &json!({ "auctionId": "$callable" }), Payer, party_does()),
+        mutation("cancelAuction", &json!({ "auctionId": "$callable", "idempotencyKey": "$key" }), Payer, party_does()),
         mutation(
             "issueCredits",
             &json!({ "userId": "$payer", "amount": "1", "reference": "$key", "idempotencyKey": "$key" }),
@@ -376,6 +377,12 @@ fn rows() -> Vec<Row> {
             &json!({ "userId": "$payer", "amount": "1", "reference": "$key", "idempotencyKey": "$key" }),
             Nobody,
             admin_alone(),
+        ),
+        mutation(
+            "withdrawEarnings",
+            &json!({ "agentId": "$agent", "amount": "0.000001", "idempotencyKey": "$key" }),
+            Owner,
+            party_does(),
         ),
         mutation("rateAgent", &json!({ "taskId": "$task", "stars": 4, "idempotencyKey": "$key" }), Payer, party_does()),
         mutation("acceptResult", &json!({ "taskId": "$acceptable", "idempotencyKey": "$key" }), Payer, party_does()),
@@ -485,6 +492,14 @@ fn rows() -> Vec<Row> {
         object("Channel", "deposit", "{ node(id: \"$channel\") { ... on Channel { deposit } } }", "/node", Owner, parties()),
         object("Transfer", "amount", "{ node(id: \"$transfer\") { ... on Transfer { amount } } }", "/node", Payer, parties()),
         object("Account", "balance", "{ node(id: \"$account\") { ... on Account { balance } } }", "/node/balance", Payer, parties()),
+        object(
+            "Account",
+            "statement",
+            "{ node(id: \"$account\") { ... on Account { statement { opening lines { nodes { amount } } } } } }",
+            "/node/statement",
+            Payer,
+            parties(),
+        ),
         object("ApiKey", "name", "{ node(id: \"$apiKey\") { ... on ApiKey { name } } }", "/node", Payer, parties()),
         object("Session", "createdAt", "{ node(id: \"$session\") { ... on Session { createdAt } } }", "/node", Payer, parties()),
         object(
@@ -540,6 +555,7 @@ impl Cast {
         cast.know("auction", made["task"]["auction"]["id"].as_str().unwrap().to_owned());
         cast.know("channel", made["task"]["channel"]["id"].as_str().unwrap().to_owned());
         cast.world.settle().await;
+        cast.world.app.seal(false).await.unwrap();
         for name in ["bidder", "spare"] {
             let id = cast.world.agent(&cast.owner, name, "EXTERNAL", "solo", "1").await;
             cast.know(name, id.to_string());

@@ -240,7 +240,7 @@ async fn an_auction_is_awarded_or_cancelled_and_never_both() {
         let (auction, _) = manual_auction(&payer, &owner, &agents).await;
         let awarding = award(&payer, &auction, None);
         let cancelling = async {
-            let input = json!({ "input": { "auctionId": auction } });
+            let input = json!({ "input": { "auctionId": auction, "idempotencyKey": fresh_key() } });
             outcome(&payer.query(CANCEL, input).await, "cancelAuction", "auction")
         };
         let (awarded, cancelled) = if round % 2 == 0 {

@@ -275,3 +275,211 @@ async fn two_purchases_at_once_never_spend_the_same_credits() {
     assert_eq!(ada.wallet().await, amounts("1", "9"));
     world.check().await;
 }
+
+#[tokio::test]
+async fn an_owner_withdraws_what_an_agent_earned() {
+    let world = World::with(|config| config.terms.fee_bps = 250).await;
+    let (ada, bob, eve) = (world.user("ada").await, world.user("bob").await, world.user("eve").await);
+    world.credit(&ada, "20").await;
+    let agent = world.hosted_agent(&bob, "echo", "echo", "4", echoing()).await;
+    let input = |amount: Value| json!({ "agentId": agent.to_string(), "amount": amount });
+    assert_eq!(bob.refusal("withdrawEarnings", input(Value::Null)).await, "INSUFFICIENT_FUNDS");
+    ada.execute(json!({ "capabilities": ["echo"] })).await;
+    world.settle().await;
+    assert_eq!(bob.earned(agent).await, "3.9");
+    for stranger in [&ada, &eve, &world.admin().await] {
+        assert_eq!(stranger.refusal("withdrawEarnings", input(json!("1"))).await, "NOT_FOUND");
+    }
+    assert_eq!(world.anonymous().fault("withdrawEarnings", input(json!("1"))).await, "UNAUTHENTICATED");
+    let made = bob.call("createApiKey", "secret", json!({ "name": "r", "scopes": ["READ", "WORK_WRITE"] })).await;
+    let program = bob.with_token(made["secret"].as_str().unwrap());
+    assert_eq!(program.fault("withdrawEarnings", input(json!("1"))).await, "FORBIDDEN");
+    assert_eq!(bob.refusal("withdrawEarnings", input(json!("0"))).await, "INVALID_INPUT");
+    assert_eq!(bob.refusal("withdrawEarnings", input(json!("3.900001"))).await, "INSUFFICIENT_FUNDS");
+
+    let follow = "subscription($after: EventCursor) { settlementEvents(after: $after) { kind
+        ... on CreditsEvent { amount agent { name } } } }";
+    let mut events = bob.subscribe(follow, json!({ "after": world.cursor().await })).await;
+    let selection = "transfer { kind amount debit { agent { name } balance } credit { user { id } balance } }";
+    let moved = bob.call("withdrawEarnings", selection, input(json!("1.5"))).await;
+    let expected = json!({ "kind": "WITHDRAWAL", "amount": "1.5", "debit": { "agent": { "name": "echo" }, "balance": "2.4" },
+        "credit": { "user": { "id": bob.id() }, "balance": "1.5" } });
+    assert_eq!(moved["transfer"], expected);
+    let told = events.next().await["settlementEvents"].clone();
+    assert_eq!(told, json!({ "kind": "EARNINGS_WITHDRAWN", "amount": "1.5", "agent": { "name": "echo" } }));
+    // All of the rest, of an agent that is retired by now, once however often it is asked for.
+    bob.call("retireAgent", "agent { id }", json!({ "agentId": agent.to_string() })).await;
+    let rest = json!({ "agentId": agent.to_string(), "idempotencyKey": "rest" });
+    let first = bob.call("withdrawEarnings", "transfer { id amount }", rest.clone()).await;
+    assert_eq!(first["transfer"]["amount"], "2.4");
+    assert_eq!(bob.call("withdrawEarnings", "transfer { id amount }", rest).await, first);
+    assert_eq!((bob.earned(agent).await.as_str(), bob.wallet().await), ("0", amounts("3.9", "0")));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn withdrawals_that_arrive_together_take_what_is_there_once() {
+    let world = World::start().await;
+    let (ada, bob) = (world.user("ada").await, world.user("bob").await);
+    world.credit(&ada, "20").await;
+    let agent = world.hosted_agent(&bob, "echo", "echo", "4", echoing()).await;
+    ada.execute(json!({ "capabilities": ["echo"] })).await;
+    world.settle().await;
+    let document = "mutation($input: WithdrawEarningsInput!) { withdrawEarnings(input: $input) { transfer { id } userErrors { code } } }";
+    let inputs: Vec<Value> = (0..8)
+        .map(|number| json!({ "input": { "agentId": agent.to_string(), "amount": "3", "idempotencyKey": format!("w{number}") } }))
+        .collect();
+    let all = futures_util::future::join_all(inputs.into_iter().map(|input| bob.query(document, input))).await;
+    let done = all.iter().filter(|one| one["withdrawEarnings"]["transfer"].is_object()).count();
+    assert_eq!(done, 1, "{all:#?}");
+    assert_eq!((bob.earned(agent).await.as_str(), bob.wallet().await), ("1", amounts("3", "0")));
+    world.check().await;
+}
+
+/// What a statement answers: opening, closing, and the lines from the oldest.
+async fn statement(who: &Client, account: &str, arguments: &str) -> (i64, i64, Vec<Value>) {
+    let fields = "opening closing lines { nodes { number amount balanceBefore balanceAfter createdAt transfer { kind task { id } } \
+        counterparty { kind balance } } pageInfo { hasNextPage endCursor } totalCount }";
+    let document =
+        format!("query($id: ID!) {{ node(id: $id) {{ ... on Account {{ statement{arguments} {{ {fields} }} }} }} }}");
+    let answer = who.query(&document, json!({ "id": account })).await;
+    let found = &answer["node"]["statement"];
+    let micros = |value: &Value| micros(value.as_str().unwrap());
+    let mut lines = found["lines"]["nodes"].as_array().unwrap_or_else(|| panic!("{answer:#}")).clone();
+    lines.reverse();
+    for line in &lines {
+        let sum = micros(&line["balanceBefore"]) + micros(&line["amount"]);
+        assert_eq!(sum, micros(&line["balanceAfter"]), "{line:#}");
+    }
+    (micros(&found["opening"]), micros(&found["closing"]), lines)
+}
+
+/// Signed credits as micro-credits.
+fn micros(text: &str) -> i64 {
+    let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    sign * text.parse::<entity::money::Amount>().unwrap().micros()
+}
+
+#[tokio::test]
+async fn a_statement_adds_up_on_every_page_and_in_every_period() {
+    use std::time::Duration;
+    let world = World::with(|config| config.terms.fee_bps = 250).await;
+    let (ada, bob, eve, admin) =
+        (world.user("ada").await, world.user("bob").await, world.user("eve").await, world.admin().await);
+    let dawn = world.now();
+    let agent = world.hosted_agent(&bob, "echo", "echo", "3", echoing()).await;
+    world.credit(&ada, "50").await;
+    let mut task = String::new();
+    for _ in 0..4 {
+        task = ada.execute(json!({ "capabilities": ["echo"] })).await;
+        world.settle().await;
+        world.turn(Duration::from_mins(10));
+    }
+    let noon = world.now();
+    ada.open(json!({ "budget": "7", "closesIn": "PT5M" })).await;
+    world.pass(Duration::from_mins(10)).await;
+    bob.call("withdrawEarnings", "transfer { id }", json!({ "agentId": agent.to_string(), "amount": "2" })).await;
+
+    let of = |who: Client| async move {
+        let found = who.query("{ me { wallet { available account { id balance } } } }", json!({})).await;
+        let wallet = found["me"]["wallet"].clone();
+        assert_eq!(wallet["available"], wallet["account"]["balance"]);
+        (wallet["account"]["id"].as_str().unwrap().to_owned(), micros(wallet["available"].as_str().unwrap()))
+    };
+    let (wallet, available) = of(ada.clone()).await;
+    let sum = |lines: &[Value]| lines.iter().map(|line| micros(line["amount"].as_str().unwrap())).sum::<i64>();
+    let (opening, closing, all) = statement(&ada, &wallet, "(first: 100)").await;
+    assert_eq!((opening, closing, sum(&all)), (0, available, available));
+    assert_eq!(all.len(), 11);
+    for pair in all.windows(2) {
+        assert_eq!(pair[0]["balanceAfter"], pair[1]["balanceBefore"], "no line is missing");
+    }
+    // The parts of any day give the day.
+    let at = |micros: i64| entity::time::Timestamp::from_micros(micros).to_string();
+    let cuts = [
+        dawn.micros() - 1,
+        dawn.micros() + 1,
+        noon.micros() - 1_200_000_000,
+        noon.micros(),
+        i64::from(u32::MAX) * 1_000_000,
+    ];
+    let mut before = 0;
+    let mut lines_seen = 0;
+    for pair in cuts.windows(2) {
+        let period = format!("(first: 100, filter: {{ from: \"{}\", until: \"{}\" }})", at(pair[0]), at(pair[1]));
+        let (opening, closing, lines) = statement(&ada, &wallet, &period).await;
+        assert_eq!((opening, opening + sum(&lines)), (before, closing), "{period}");
+        assert!(
+            lines
+                .iter()
+                .all(|line| (at(pair[0])..at(pair[1])).contains(&line["createdAt"].as_str().unwrap().to_owned()))
+        );
+        before = closing;
+        lines_seen += lines.len();
+    }
+    assert_eq!((before, lines_seen), (available, all.len()));
+    let nothing = format!("(filter: {{ from: \"{0}\", until: \"{1}\" }})", at(cuts[3]), at(cuts[1]));
+    let (opening, closing, lines) = statement(&ada, &wallet, &nothing).await;
+    assert_eq!((opening, lines.len()), (closing, 0));
+    // Page after page from the newest line, without a gap.
+    let (mut after, mut paged) = (String::new(), Vec::new());
+    loop {
+        let fields = "lines { nodes { number amount balanceBefore balanceAfter } pageInfo { hasNextPage endCursor } }";
+        let document = format!(
+            "query($id: ID!) {{ node(id: $id) {{ ... on Account {{ statement(first: 3{after}) {{ {fields} }} }} }} }}"
+        );
+        let page = ada.query(&document, json!({ "id": wallet })).await["node"]["statement"]["lines"].clone();
+        paged.extend(page["nodes"].as_array().unwrap().clone());
+        if page["pageInfo"]["hasNextPage"] == false {
+            break;
+        }
+        after = format!(", after: {}", page["pageInfo"]["endCursor"]);
+    }
+    paged.reverse();
+    assert_eq!(paged.len(), all.len());
+    assert!(paged.iter().zip(1..).all(|(line, number)| line["number"] == json!(format!("{number}"))), "{paged:#?}");
+    assert!(paged.windows(2).all(|pair| pair[0]["balanceAfter"] == pair[1]["balanceBefore"]));
+    // What is picked out of it keeps its balances.
+    for (filter, count) in [
+        ("kinds: [HOLD]".to_owned(), 5),
+        ("kinds: [RELEASE]".to_owned(), 5),
+        ("kinds: [HOLD, ISSUE]".to_owned(), 6),
+        (format!("taskId: \"{task}\""), 2),
+        (format!("taskId: \"{task}\", kinds: [FEE]"), 0),
+    ] {
+        let (_, _, lines) = statement(&ada, &wallet, &format!("(first: 100, filter: {{ {filter} }})")).await;
+        assert_eq!(lines.len(), count, "{filter}");
+        for line in &lines {
+            let whole = all.iter().find(|other| other["number"] == line["number"]).unwrap();
+            assert_eq!(
+                (&line["balanceBefore"], &line["counterparty"]["balance"]),
+                (&whole["balanceBefore"], &Value::Null)
+            );
+        }
+    }
+    // The agent's account and its owner's wallet tell the two sides of the withdrawal; others see neither.
+    let found = bob
+        .query("query($id: ID!) { agent(id: $id) { earnings account { id } } }", json!({ "id": agent.to_string() }))
+        .await;
+    let account = found["agent"]["account"]["id"].as_str().unwrap().to_owned();
+    let (_, closing, lines) = statement(&bob, &account, "(first: 100)").await;
+    assert_eq!((closing, sum(&lines), lines.len()), (micros("9.7"), micros("9.7"), 5));
+    assert_eq!(lines[4]["counterparty"], json!({ "kind": "USER", "balance": "2" }));
+    assert_eq!(statement(&admin, &wallet, "(first: 100)").await.2.len(), all.len());
+    for stranger in [&bob, &eve] {
+        let hidden = "query($id: ID!) { node(id: $id) { ... on Account { statement { opening } } } }";
+        assert_eq!(stranger.query(hidden, json!({ "id": wallet })).await["node"]["statement"], Value::Null);
+    }
+    // The list of transfers takes the same filters.
+    let count = async |who: &Client, filter: Value| transfers(who, filter).await.len();
+    assert_eq!(count(&ada, json!({ "accountId": wallet })).await, all.len());
+    assert_eq!(count(&ada, json!({ "kinds": ["HOLD", "ISSUE"] })).await, 6);
+    assert_eq!(count(&ada, json!({ "from": at(noon.micros()) })).await, 2);
+    assert_eq!(count(&ada, json!({ "until": at(noon.micros()) })).await, 9);
+    assert_eq!(count(&ada, json!({ "from": at(noon.micros()), "until": at(noon.micros()) })).await, 0);
+    assert_eq!(count(&eve, json!({ "accountId": wallet })).await, 0);
+    assert_eq!(count(&bob, json!({ "agentId": agent.to_string() })).await, 5);
+    let channel = ada.task(&task).await["channel"]["id"].clone();
+    assert_eq!(count(&admin, json!({ "channelId": channel })).await, 3);
+    world.check().await;
+}

@@ -7,26 +7,13 @@ use serde_json::{Value, json};
 
 use super::{Client, World, fresh_key};
 
-/// Mutations whose input names its intent.
-const KEYED: &[&str] = &[
-    "registerAgent",
-    "createApiKey",
-    "issueCredits",
-    "redeemCredits",
-    "rateAgent",
-    "executeTask",
-    "createAuction",
-    "submitBid",
-    "awardAuction",
-    "acceptResult",
-    "rejectResult",
-    "openDispute",
-    "submitEvidence",
-    "resolveDispute",
-    "commitBid",
-    "withdrawCommitment",
-    "revealBid",
-];
+/// Whether the input of a mutation names its intent, as the schema says.
+fn is_keyed(input: &str) -> bool {
+    static SDL: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let sdl = SDL.get_or_init(zerostate::graphql::sdl);
+    let (_, rest) = sdl.split_once(&format!("\ninput {input} {{")).unwrap_or_else(|| panic!("no input {input}"));
+    rest.split("\n}").next().unwrap().contains("idempotencyKey: String!")
+}
 
 /// All that a party sees of a task.
 const TASK: &str = "query($id: ID!) { task(id: $id) {
@@ -130,14 +117,13 @@ pub fn crashing() -> Vec<u8> {
 
 /// The document of a mutation and its input, with a fresh key where it takes one and has none.
 fn mutation(field: &str, selection: &str, mut input: Value) -> (String, Value) {
-    if KEYED.contains(&field) && input["idempotencyKey"].is_null() {
+    let (head, tail) = field.split_at(1);
+    let name = format!("{}{tail}Input", head.to_uppercase());
+    if is_keyed(&name) && input["idempotencyKey"].is_null() {
         input["idempotencyKey"] = json!(fresh_key());
     }
-    let (head, tail) = field.split_at(1);
-    let upper = head.to_uppercase();
-    let document = format!(
-        "mutation($input: {upper}{tail}Input!) {{ {field}(input: $input) {{ {selection} userErrors {{ code }} }} }}"
-    );
+    let document =
+        format!("mutation($input: {name}!) {{ {field}(input: $input) {{ {selection} userErrors {{ code }} }} }}");
     (document, json!({ "input": input }))
 }
 
