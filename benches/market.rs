@@ -91,6 +91,7 @@ async fn market(folder: &std::path::Path) -> Market {
         price: "0.5".parse().unwrap(),
         min_price: Some("0.1".parse().unwrap()),
         promised: None,
+        public_key: None,
     };
     let hosted = new("hosted", Runtime::Hosted);
     app.store()

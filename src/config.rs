@@ -76,6 +76,13 @@ pub struct Terms {
     pub max_reveal: Duration,
     /// How often one agent may bid or commit in one auction, replacements included.
     pub max_bids_of_agent: i32,
+    /// The bounds of the delay with which a streaming channel closes at its payer's request.
+    pub min_settle_delay: Duration,
+    pub max_settle_delay: Duration,
+    /// What a streaming channel must live beyond that delay at its opening.
+    pub stream_margin: Duration,
+    /// How long a streaming channel may live.
+    pub max_stream: Duration,
 }
 
 impl Default for Terms {
@@ -105,6 +112,10 @@ impl Default for Terms {
             min_reveal: Duration::from_mins(1),
             max_reveal: Duration::from_hours(7 * 24),
             max_bids_of_agent: 100,
+            min_settle_delay: Duration::from_mins(15),
+            max_settle_delay: Duration::from_hours(30 * 24),
+            stream_margin: Duration::from_mins(5),
+            max_stream: Duration::from_hours(366 * 24),
         }
     }
 }

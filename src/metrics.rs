@@ -80,6 +80,8 @@ pub struct Metrics {
     channel_events: IntCounterVec,
     channels_active: IntGauge,
     channel_lifetime: HistogramVec,
+    payments: IntCounter,
+    payment_amount: Histogram,
     reputation_score: Histogram,
     reputation_updates: IntCounterVec,
     reputation_success_ratio: Gauge,
@@ -177,6 +179,12 @@ impl Metrics {
                 LONG,
                 &["reason"],
             )?,
+            payments: make.counter("payments_total", "Payments out of streaming channels.")?,
+            payment_amount: make.histogram(
+                "payment_amount_credits",
+                "Amount of each payment out of a streaming channel.",
+                MONEY,
+            )?,
             reputation_score: make.histogram(
                 "reputation_score",
                 "Agent reputation score (0 to 100) observed after each update.",
@@ -265,7 +273,7 @@ impl Metrics {
 
     /// Brings every combination of labels into being at zero.
     fn create_series(&self) {
-        for event in ["opened", "closed"] {
+        for event in ["opened", "closed", "topped_up", "paid", "closing", "reopened", "equivocation"] {
             self.channel_events.with_label_values(&[event]);
         }
         for reason in CloseReason::iter() {
@@ -343,9 +351,20 @@ impl Metrics {
             Kind::AuctionExpired => self.auction_closed("no_bids", seconds),
             Kind::AuctionCancelled => self.auction_closed("cancelled", seconds),
             Kind::ChannelOpened => self.channel_events.with_label_values(&["opened"]).inc(),
+            Kind::ChannelToppedUp => self.channel_events.with_label_values(&["topped_up"]).inc(),
+            Kind::ChannelClosing => self.channel_events.with_label_values(&["closing"]).inc(),
+            Kind::ChannelReopened => self.channel_events.with_label_values(&["reopened"]).inc(),
+            Kind::ChannelEquivocation => self.channel_events.with_label_values(&["equivocation"]).inc(),
+            Kind::ChannelPaid => {
+                self.channel_events.with_label_values(&["paid"]).inc();
+                self.channel_payment(payload);
+            }
             Kind::ChannelClosed => {
                 self.channel_events.with_label_values(&["closed"]).inc();
                 let reason = payload.reason.as_deref().unwrap_or_default();
+                if reason == CloseReason::Cooperative.name() && payload.amount.is_some_and(|paid| !paid.is_zero()) {
+                    self.channel_payment(payload);
+                }
                 if CloseReason::iter().any(|known| known.name() == reason) {
                     self.channel_lifetime.with_label_values(&[&label(reason)]).observe(seconds);
                 }
@@ -409,17 +428,19 @@ impl Metrics {
             | Kind::TaskStarted
             | Kind::AuctionRevealing
             | Kind::BondForfeited
-            | Kind::ChannelToppedUp
-            | Kind::ChannelPaid
-            | Kind::ChannelClosing
-            | Kind::ChannelReopened
-            | Kind::ChannelEquivocation
             | Kind::TaskSubmitted
             | Kind::EvidenceSubmitted
             | Kind::EarningsWithdrawn
             | Kind::CreditsIssued
             | Kind::CreditsRedeemed => {}
         }
+    }
+
+    /// Counts what a streaming channel paid. What an escrow channel pays is counted with its task.
+    fn channel_payment(&self, payload: &event::Payload) {
+        self.payments.inc();
+        self.payment_amount.observe(credits(payload.amount.unwrap_or(Amount::ZERO)));
+        self.fees.inc_by(u64::try_from(payload.fee.unwrap_or(Amount::ZERO).micros()).unwrap_or(0));
     }
 
     fn auction_closed(&self, outcome: &str, seconds: f64) {
@@ -462,7 +483,7 @@ impl Metrics {
     pub async fn sample(&self, store: &Store) -> Result<()> {
         let sql = "SELECT \
              CAST((SELECT COUNT(*) FROM auctions WHERE status IN ('OPEN', 'REVEALING')) AS BIGINT) AS auctions, \
-             CAST((SELECT COUNT(*) FROM channels WHERE status = 'OPEN') AS BIGINT) AS channels, \
+             CAST((SELECT COUNT(*) FROM channels WHERE status <> 'CLOSED') AS BIGINT) AS channels, \
              CAST((SELECT COUNT(*) FROM tasks WHERE status = 'RUNNING') AS BIGINT) AS tasks, \
              CAST((SELECT COALESCE(SUM(balance), 0) FROM accounts WHERE kind IN ('ESCROW_TASK', 'ESCROW_CHANNEL')) AS BIGINT) \
              AS locked, \

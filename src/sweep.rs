@@ -1,6 +1,6 @@
 //! The hand of the clock: a loop of verbs for what is due. It alone can finish whatever nobody else finishes: it closes auctions,
-//! takes unstarted work away, ends lapsed leases, overdue runs, reviews and disputes. Each is a unit of work of its own, and any number of processes
-//! may sweep at once, because every verb looks again under its lock.
+//! takes unstarted work away, ends lapsed leases, overdue runs, reviews and disputes, closes streaming channels whose time is over.
+//! Each is a unit of work of its own, and any number of processes may sweep at once, because every verb looks again under its lock.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auction,
     caller::Caller,
+    channel::stream,
     error::Result,
     execution,
     store::{Store, Work},
@@ -45,6 +46,9 @@ pub async fn once(store: &Store) -> Result<u64> {
             | task::Status::Expired
             | task::Status::Cancelled => 0,
         };
+    }
+    for id in stream::due(store.read(), now, BATCH).await? {
+        done += step(store, async |work| stream::finalise_due(work, id).await).await;
     }
     Ok(done)
 }

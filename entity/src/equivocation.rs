@@ -1,4 +1,4 @@
-//! Evidence that a payer signed two vouchers of one nonce with different amounts.
+//! Evidence that a payer signed two vouchers of one nonce with different amounts. One piece is enough, so one is kept for each nonce.
 
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -17,12 +17,14 @@ pub struct Model {
     pub id: EquivocationId,
     pub channel_id: ChannelId,
     pub voucher_nonce: i64,
-    /// What the claimed voucher said, and its signature in lower-case hex.
+    /// What the claimed voucher said: all that its signature covers. Times are unix seconds as signed, 0 means without an end;
+    /// hashes and signatures are lower-case hex.
     pub first_cumulative: Amount,
+    pub first_valid_until: i64,
+    pub first_context_hash: String,
     pub first_signature: String,
-    /// What the other one says, with all that its signature covers.
+    /// What the other one says.
     pub second_cumulative: Amount,
-    /// Unix seconds as signed; 0 means without an end.
     pub second_valid_until: i64,
     pub second_context_hash: String,
     pub second_signature: String,

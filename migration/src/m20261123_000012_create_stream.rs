@@ -28,7 +28,7 @@ const REWORDED: &[Reworded] = &[
         table: "channels",
         constraint: "channels_check1",
         from: "(purpose = 'ESCROW') = (task_id IS NOT NULL)",
-        to: "(purpose = 'ESCROW') = (task_id IS NOT NULL) AND (purpose = 'ESCROW') = (hold_id IS NOT NULL) AND (purpose = 'STREAM') = (hash IS NOT NULL) AND (status = 'CLOSING') = (close_at IS NOT NULL)",
+        to: "(purpose = 'ESCROW') = (task_id IS NOT NULL) AND (purpose = 'ESCROW') = (hold_id IS NOT NULL) AND (purpose = 'STREAM') = (hash IS NOT NULL) AND (purpose = 'STREAM') = (salt IS NOT NULL) AND (purpose = 'STREAM') = (settle_delay_s IS NOT NULL) AND (status = 'CLOSING') = (close_at IS NOT NULL)",
     },
     Reworded {
         table: "accounts",
@@ -74,8 +74,7 @@ impl MigrationTrait for Migration {
             manager,
             &[
                 "CREATE UNIQUE INDEX channels_by_hash ON channels (hash)",
-                "CREATE INDEX channels_streams_due ON channels (expires_at) WHERE purpose = 'STREAM' AND status <> 'CLOSED'",
-                "CREATE INDEX channels_closing ON channels (close_at) WHERE status = 'CLOSING'",
+                "CREATE INDEX channels_streams_due ON channels (COALESCE(close_at, expires_at)) WHERE purpose = 'STREAM' AND status <> 'CLOSED'",
                 "CREATE TABLE channel_changes ( \
                  channel_id {id} NOT NULL REFERENCES channels (id), \
                  nonce BIGINT NOT NULL CHECK (nonce >= 1), \
@@ -100,13 +99,15 @@ impl MigrationTrait for Migration {
                  channel_id {id} NOT NULL REFERENCES channels (id), \
                  voucher_nonce BIGINT NOT NULL CHECK (voucher_nonce >= 1), \
                  first_cumulative BIGINT NOT NULL, \
+                 first_valid_until BIGINT NOT NULL, \
+                 first_context_hash TEXT NOT NULL CHECK (length(first_context_hash) = 64), \
                  first_signature TEXT NOT NULL CHECK (length(first_signature) = 128), \
                  second_cumulative BIGINT NOT NULL, \
                  second_valid_until BIGINT NOT NULL, \
                  second_context_hash TEXT NOT NULL CHECK (length(second_context_hash) = 64), \
                  second_signature TEXT NOT NULL CHECK (length(second_signature) = 128), \
                  created_at BIGINT NOT NULL, \
-                 UNIQUE (channel_id, voucher_nonce, second_signature), \
+                 UNIQUE (channel_id, voucher_nonce), \
                  CHECK (first_cumulative <> second_cumulative))",
             ],
         )
@@ -118,11 +119,7 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         dialect::drop_tables(manager, &["equivocations", "channel_changes"]).await?;
-        dialect::run(
-            manager,
-            &["DROP INDEX channels_by_hash", "DROP INDEX channels_streams_due", "DROP INDEX channels_closing"],
-        )
-        .await?;
+        dialect::run(manager, &["DROP INDEX channels_by_hash", "DROP INDEX channels_streams_due"]).await?;
         dialect::reword_back(manager, REWORDED).await?;
         dialect::require(manager, "channels", "hold_id", "hold_id {id} NOT NULL", true).await?;
         dialect::drop_columns(

@@ -62,6 +62,8 @@ pub struct NewAgent {
     pub min_price: Option<Amount>,
     /// How long it promises to need at most.
     pub promised: Option<Duration>,
+    /// The Ed25519 public key in lower-case hex with which it signs cooperative closes.
+    pub public_key: Option<String>,
 }
 
 /// What of an agent changes; what is empty stays.
@@ -74,6 +76,7 @@ pub struct AgentChange {
     /// A least price that was the price follows it when this is empty.
     pub min_price: Option<Amount>,
     pub promised: Option<Duration>,
+    pub public_key: Option<String>,
     /// The version that the caller read; the change is refused when there is a newer one.
     pub expected_version: Option<i32>,
 }
@@ -90,6 +93,7 @@ pub async fn register(work: &mut Work, new: NewAgent) -> Result<Model> {
     let price = rules::price(new.price)?;
     let min_price = rules::min_price(new.min_price.unwrap_or(price), price)?;
     let promised_ms = new.promised.map(rules::promised_ms).transpose()?;
+    let public_key = new.public_key.map(rules::public_key).transpose()?;
     if is_taken(work, owner, &name).await? {
         return Err(AgentRefused::AgentNameTaken.into());
     }
@@ -112,7 +116,7 @@ pub async fn register(work: &mut Work, new: NewAgent) -> Result<Model> {
         version: 1,
         created_at: now,
         updated_at: now,
-        public_key: None,
+        public_key,
     };
     let row = agent.clone().into_active_model().reset_all();
     agent::Entity::insert(row).exec_without_returning(work.tx()).await.map_err(name_taken)?;
@@ -143,6 +147,9 @@ pub async fn update(work: &mut Work, id: AgentId, change: AgentChange) -> Result
     };
     if let Some(promised) = change.promised {
         agent.promised_ms = Some(rules::promised_ms(promised)?);
+    }
+    if let Some(public_key) = change.public_key {
+        agent.public_key = Some(rules::public_key(public_key)?);
     }
     if agent == old {
         return Ok(old);

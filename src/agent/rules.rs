@@ -10,7 +10,10 @@ use entity::{
     text::Words,
 };
 
-use crate::error::{Error, Result, refusals};
+use crate::{
+    error::{Error, Result, refusals},
+    voucher,
+};
 
 /// Characters of a name at most.
 pub const MAX_NAME: usize = 60;
@@ -151,6 +154,15 @@ pub fn promised_ms(promised: Duration) -> Result<i64> {
         .ok_or_else(|| Error::invalid("promisedDuration", "must be between 1 millisecond and 1 hour"))
 }
 
+/// An Ed25519 public key in lower-case hex that can be trusted to belong to one secret key.
+pub fn public_key(text: String) -> Result<String> {
+    let usable = voucher::read_hex(&text).is_ok_and(|bytes| voucher::check_public_key(&bytes).is_ok());
+    if usable {
+        return Ok(text);
+    }
+    Err(Error::invalid("publicKey", "must be an Ed25519 public key as 64 characters of lower-case hex"))
+}
+
 /// Capabilities as they are stored and compared: lower case, sorted, without repetition, at most 20. A capability is 1 to 64
 /// of `a`–`z`, `0`–`9`, `.`, `_` and `-` and starts with a letter or a digit.
 pub fn capabilities(words: Vec<String>, at_least_one: bool) -> Result<Words> {
@@ -244,6 +256,16 @@ mod tests {
         assert_eq!(promised_ms(Duration::from_millis(1)).unwrap(), 1);
         assert_eq!(promised_ms(MAX_PROMISED).unwrap(), 3_600_000);
         assert_eq!(field(promised_ms(MAX_PROMISED + Duration::from_nanos(1))), "promisedDuration");
+    }
+
+    #[test]
+    fn public_keys_are_points_of_full_order_in_one_spelling() {
+        let good = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        assert_eq!(public_key(good.to_owned()).unwrap(), good);
+        let (upper, short, weak) = (good.to_uppercase(), good[2..].to_owned(), "0".repeat(64));
+        for bad in [String::new(), upper, short, weak, format!("01{}", "0".repeat(62)), "02".repeat(32)] {
+            assert_eq!(field(public_key(bad.clone())), "publicKey", "{bad}");
+        }
     }
 
     #[test]

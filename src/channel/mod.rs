@@ -7,8 +7,25 @@
 //!                └─ forfeited: the agent did not start ► CLOSED
 //! ```
 //!
+//! A streaming channel ([`stream`]) is opened by a payer for an agent and pays as it goes: by vouchers that the payer signs and the
+//! agent, or anybody for it, claims; or by the payer's calls if the channel has no key.
+//!
+//! ```text
+//!                ┌──────── cancelClose (payer) ───────┐
+//!                ▼                                    │
+//! open(D) ─► OPEN ──────── requestClose (payer) ─► CLOSING(until)
+//!  claim, deduct, topUp │                            │ claim, deduct, topUp
+//!                       ├─ close (agent), cooperative close, its time is over ─┤
+//!                       └───────────────► CLOSED ◄───┘  the agent has what was paid, the payer the rest
+//! ```
+//!
 //! What must always hold: a task has one open channel at most; a channel has paid at most its deposit; CLOSED is for ever; the
-//! nonce grows with every change, and a change that saw an older nonce does not happen.
+//! nonce grows with every change, and a change that saw an older nonce does not happen. Of a streaming channel also: what was paid
+//! is at most the highest sum that its key signed; its account holds the deposit less what was paid, and no task has a claim on
+//! that; time alone gives the payer back what was not paid.
+
+pub mod rules;
+pub mod stream;
 
 use entity::{
     channel::{self, CloseReason, Purpose, Status},

@@ -20,6 +20,7 @@ mod output;
 mod serve;
 mod settings;
 mod user;
+mod voucher;
 
 use std::{ffi::OsStr, io::ErrorKind::BrokenPipe, path::PathBuf, process::ExitCode};
 
@@ -63,6 +64,9 @@ enum Command {
     /// Make and check commitments to sealed bids, without a server.
     #[command(subcommand)]
     Bid(bid::BidCommand),
+    /// Make, check and look into vouchers of payment channels, without a server.
+    #[command(subcommand)]
+    Voucher(voucher::VoucherCommand),
     /// Ask a server whether it is healthy; exits with 5 when it is not.
     Healthcheck {
         /// The address to ask; /health of this machine when it is left out.
@@ -90,6 +94,7 @@ impl Command {
             | Self::Audit(_)
             | Self::User(_)
             | Self::Bid(_)
+            | Self::Voucher(_)
             | Self::Healthcheck { .. }
             | Self::Version { .. } => "warn",
         }
@@ -145,6 +150,7 @@ async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> 
         Command::Audit(command) => audit::run(command, settings).await,
         Command::User(command) => user::run(command, settings).await,
         Command::Bid(command) => bid::run(&command),
+        Command::Voucher(command) => voucher::run(command),
         Command::Healthcheck { url, port } => check::health(url, port).await,
         Command::Version { json } => check::version(json),
     }
@@ -184,6 +190,8 @@ mod tests {
             &["audit", "export", "books.ndjson"],
             &["audit", "verify", "books.ndjson", "--json"],
             &["user", "promote", "a@b.example", "--role", "arbiter"],
+            &["voucher", "keygen", "payer.key", "--json"],
+            &["voucher", "verify", "-", "--signer", "00"],
             &["healthcheck", "http://127.0.0.1:8080/ready"],
             &[&["bid", "commit"][..], BID].concat(),
             &[&["bid", "inspect", "--salt", HEX, "--commitment", HEX][..], BID].concat(),
@@ -202,6 +210,7 @@ mod tests {
             &[&["bid", "inspect", "--salt", HEX][..], BID].concat(),
             &[&["bid", "commit", "--salt", "ab"][..], BID].concat(),
             &[&["bid", "commit", "--promised-ms", "3600001"][..], BID].concat(),
+            &["voucher", "sign", "--nonce", "-1"],
         ] {
             assert!(Line::try_parse_from([&["zerostate"], line].concat()).is_err(), "{line:?}");
         }

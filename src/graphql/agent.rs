@@ -188,6 +188,11 @@ impl Agent {
         self.0.last_seen_at.map(DateTime)
     }
 
+    /// The Ed25519 public key in lower-case hex with which it signs cooperative closes of channels; null when it has none.
+    async fn public_key(&self) -> Option<&str> {
+        self.0.public_key.as_deref()
+    }
+
     /// Counts the changes, for `expectedVersion`.
     async fn version(&self) -> i32 {
         self.0.version
@@ -332,6 +337,8 @@ pub(super) struct RegisterAgentInput {
     min_price: Option<Credits>,
     /// How long it promises to need for a task at most.
     promised_duration: Option<Duration>,
+    /// The Ed25519 public key in lower-case hex with which it signs cooperative closes of channels.
+    public_key: Option<String>,
     /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
     idempotency_key: String,
 }
@@ -353,6 +360,9 @@ pub(super) struct UpdateAgentInput {
     min_price: Option<Credits>,
     /// How long it promises to need for a task at most.
     promised_duration: Option<Duration>,
+    /// The Ed25519 public key in lower-case hex with which it signs cooperative closes of channels. What an older key signed counts
+    /// no more.
+    public_key: Option<String>,
     /// The `version` that you read; the change is refused when another one came first.
     expected_version: Option<i32>,
 }
@@ -547,6 +557,7 @@ impl AgentMutation {
                 price: input.price.0,
                 min_price: input.min_price.map(|price| price.0),
                 promised: input.promised_duration.map(|promised| promised.0),
+                public_key: input.public_key.clone(),
             };
             Ok(once(ctx, &input, async |work| verbs::register(work, new).await).await?.value.into())
         })
@@ -569,6 +580,7 @@ impl AgentMutation {
                 price: input.price.map(|price| price.0),
                 min_price: input.min_price.map(|price| price.0),
                 promised: input.promised_duration.map(|promised| promised.0),
+                public_key: input.public_key,
                 expected_version: input.expected_version,
             };
             Ok(write(ctx, async |work| verbs::update(work, id, change).await).await?.into())

@@ -357,6 +357,60 @@ concept! {
 }
 
 concept! {
+    /// Why something about a channel was refused.
+    ChannelUserError,
+    /// The codes of `ChannelUserError`.
+    ChannelErrorCode {
+        /// The channel backs a task and settles with it.
+        NotAStream,
+        /// The agent is the caller's own.
+        OwnAgent,
+        /// The agent is paused or retired.
+        AgentNotReady,
+        /// There was a channel with exactly this configuration before. Use another salt.
+        ChannelExists,
+        /// The channel changed since the nonce that the input names. Read it again.
+        ChannelChanged,
+        /// The channel pays by vouchers that its key signs.
+        SignerRequired,
+        /// The channel has no key, so nothing that is signed counts.
+        NoSignerKey,
+        /// The agent has no public key to check its signature by.
+        NoAgentKey,
+        /// The signature is not that of the right key over these values for this channel of this market.
+        SignatureInvalid,
+        /// The payer signed another amount under this nonce, and that was claimed. Nothing moved; both vouchers are kept as evidence.
+        Equivocation,
+        /// The channel is closed.
+        ChannelClosed,
+        /// The time of the channel is over.
+        ChannelExpired,
+        /// The time of the channel is not over.
+        ChannelNotExpired,
+        /// The close was requested before.
+        CloseRequested,
+        /// No close was requested.
+        CloseNotRequested,
+        /// The time until which what was signed is valid is over.
+        VoucherExpired,
+        /// A voucher with this nonce or a higher one was claimed before.
+        VoucherStale,
+        /// The channel has paid as much or more already: vouchers are cumulative.
+        AlreadyPaid,
+        /// The deposit does not cover it.
+        AboveDeposit,
+        /// The deposit would pass the largest amount.
+        DepositTooLarge,
+        /// The wallet does not hold enough credits.
+        InsufficientFunds,
+        /// The balance would pass the largest amount that an account can hold.
+        BalanceOverflow,
+        /// An earlier operation of the same kind named this reference.
+        ReferenceUsed,
+    }
+}
+
+concept! {
     /// Why a movement of credits was refused.
     WalletUserError,
     /// The codes of `WalletUserError`.
@@ -443,6 +497,8 @@ pub(super) enum UserError {
     Reputation(ReputationUserError),
     /// About disputes.
     Dispute(DisputeUserError),
+    /// About channels.
+    Channel(ChannelUserError),
 }
 
 #[cfg(test)]
@@ -451,6 +507,7 @@ mod tests {
     use crate::{
         agent::rules::AgentRefused,
         auction::rules::AuctionRefused,
+        channel::rules::ChannelRefused,
         ledger::rules::LedgerRefused,
         reputation::RatingRefused,
         store::OnceRefused,
@@ -490,6 +547,9 @@ mod tests {
         knows::<DisputeUserError, DisputeRefused>();
         knows::<DisputeUserError, LedgerRefused>();
         knows::<DisputeUserError, OnceRefused>();
+        knows::<ChannelUserError, ChannelRefused>();
+        knows::<ChannelUserError, LedgerRefused>();
+        knows::<ChannelUserError, OnceRefused>();
     }
 
     #[test]

@@ -402,7 +402,7 @@ impl TaskEvent {
 
 pub(super) struct ChannelEvent(Arc<Line>);
 
-/// A payment channel opened or closed.
+/// A payment channel opened, changed or closed.
 #[Object]
 impl ChannelEvent {
     /// The id of the event, `evt_…`.
@@ -430,29 +430,34 @@ impl ChannelEvent {
         self.0.event.channel_id.map(ID::from)
     }
 
-    /// The deposit of an opening, what was paid at a close.
+    /// The deposit of an opening, what was put in, what was paid, by a close too; null where nothing moves.
     async fn amount(&self) -> Option<Credits> {
         self.0.event.payload.amount.map(Credits)
     }
 
-    /// The platform's share of what was paid; null at an opening.
+    /// The platform's share of what was paid; null where nothing is paid.
     async fn fee(&self) -> Option<Credits> {
         self.0.event.payload.fee.map(Credits)
     }
 
-    /// What went back to the payer; null at an opening.
+    /// What went back to the payer; null before the close.
     async fn returned(&self) -> Option<Credits> {
         self.0.event.payload.returned.map(Credits)
     }
 
-    /// A stable code for how it ended; null at an opening.
+    /// A stable code for how it ended; null before the close.
     async fn reason(&self) -> Option<&str> {
         self.0.event.payload.reason.as_deref()
     }
 
-    /// How long it was open; null at an opening.
+    /// How long it was open; null before the close.
     async fn duration(&self) -> Option<Duration> {
         self.0.event.payload.duration_us.map(Duration::from_micros)
+    }
+
+    /// By when the agent must have claimed; null for all but CHANNEL_CLOSING.
+    async fn closes_at(&self) -> Option<DateTime> {
+        self.0.event.payload.closes_at.map(DateTime)
     }
 
     /// The channel as it is now.
@@ -728,7 +733,7 @@ fn ends_task(kind: Kind) -> bool {
     }
 }
 
-/// Whether an event moves the credits of those whom it names, or decides about credits of theirs in escrow.
+/// Whether an event moves the credits of those whom it names, or decides about credits of theirs in escrow or in a channel.
 fn settles(kind: Kind) -> bool {
     match kind {
         Kind::TaskPosted
@@ -744,6 +749,9 @@ fn settles(kind: Kind) -> bool {
         | Kind::TaskSubmitted
         | Kind::DisputeOpened
         | Kind::EvidenceSubmitted
+        | Kind::ChannelClosing
+        | Kind::ChannelReopened
+        | Kind::ChannelEquivocation
         | Kind::DisputeResolved
         | Kind::BondForfeited
         | Kind::EarningsWithdrawn
@@ -761,9 +769,6 @@ fn settles(kind: Kind) -> bool {
         | Kind::BidCommitted
         | Kind::AuctionRevealing
         | Kind::BidRevealed
-        | Kind::ChannelClosing
-        | Kind::ChannelReopened
-        | Kind::ChannelEquivocation
         | Kind::ReputationChanged => false,
     }
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use entity::{
-    account, agent, agent_module, auction, bid, bond, channel, commitment, dispute,
+    account, agent, agent_module, auction, bid, bond, channel, channel_change, commitment, dispute, equivocation,
     id::{AccountId, AgentId, AuctionId, BidId, BondId, ChannelId, DisputeId, ModuleId, TaskId, TransferId, UserId},
     rating, reputation, reputation_event, task, task_result, transfer, user,
 };
@@ -150,6 +150,8 @@ pub(super) struct Loaders {
     bonds: Batch<BondId, bond::Model>,
     commitments_of_auctions: Batch<(AuctionId, CommitmentList), Page<commitment::Model>>,
     tasks_together: Batch<(UserId, UserId), i64>,
+    changes_of_channels: Batch<(ChannelId, Window), Page<channel_change::Model>>,
+    equivocations_of_channels: Batch<(ChannelId, Window), Page<equivocation::Model>>,
 }
 
 /// Which commitments of an auction: of one bidder or all, from where to where.
@@ -204,6 +206,8 @@ impl Loaders {
             bonds: Batch::default(),
             commitments_of_auctions: Batch::default(),
             tasks_together: Batch::default(),
+            changes_of_channels: Batch::default(),
+            equivocations_of_channels: Batch::default(),
         }
     }
 
@@ -412,6 +416,60 @@ impl Loaders {
                 .boxed()
             })
             .await
+    }
+
+    /// A page of the history of a channel, newest first.
+    pub(super) async fn changes_of_channels(
+        &self,
+        channel: ChannelId,
+        window: Window,
+    ) -> Result<Page<channel_change::Model>> {
+        let found = self
+            .changes_of_channels
+            .load((channel, window), |keys| {
+                async move {
+                    let mut pages = HashMap::new();
+                    for (window, channels) in grouped(keys) {
+                        let (list, parent) = (channel_change::Entity::find(), channel_change::Column::ChannelId);
+                        let sort = super::channel::NEWEST_CHANGE;
+                        let found = window
+                            .read_each(self.store.read(), list, &sort, parent, &channels, |row| row.channel_id)
+                            .await?;
+                        pages.extend(channels.into_iter().map(|channel| (channel, window)).zip(found));
+                    }
+                    Ok(pages)
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// A page of the contradictions that the payer of a channel signed, newest first.
+    pub(super) async fn equivocations_of_channels(
+        &self,
+        channel: ChannelId,
+        window: Window,
+    ) -> Result<Page<equivocation::Model>> {
+        let found = self
+            .equivocations_of_channels
+            .load((channel, window), |keys| {
+                async move {
+                    let mut pages = HashMap::new();
+                    for (window, channels) in grouped(keys) {
+                        let (list, parent) = (equivocation::Entity::find(), equivocation::Column::ChannelId);
+                        let sort = super::channel::NEWEST_EQUIVOCATION;
+                        let found = window
+                            .read_each(self.store.read(), list, &sort, parent, &channels, |row| row.channel_id)
+                            .await?;
+                        pages.extend(channels.into_iter().map(|channel| (channel, window)).zip(found));
+                    }
+                    Ok(pages)
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(found.unwrap_or_default())
     }
 
     /// The number that a counting statement answers. All counts that a level of the answer needs are one statement.

@@ -57,6 +57,7 @@ pub struct Mutation(
     task::TaskMutation,
     auction::AuctionMutation,
     dispute::DisputeMutation,
+    channel::ChannelMutation,
     wallet::WalletMutation,
     reputation::ReputationMutation,
 );

@@ -6,8 +6,8 @@ use async_graphql::{Context, ID, Interface, Object, SimpleObject};
 use entity::{
     account,
     id::{
-        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, DisputeId, EvidenceId, Id, ModuleId, RatingId,
-        ReputationEventId, SessionId, TaskId, TransferId, UserId,
+        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, DisputeId, EquivocationId, EvidenceId, Id, ModuleId,
+        RatingId, ReputationEventId, SessionId, TaskId, TransferId, UserId,
     },
     money::MAX_AMOUNT,
     task,
@@ -18,7 +18,7 @@ use sea_orm::{ConnectionTrait, Iterable, Statement};
 use super::{
     agent::{Agent, AgentModule},
     auction::{Auction, Bid},
-    channel::Channel,
+    channel::{Channel, Equivocation},
     context::{Ask, maybe, parse_id},
     dispute::{Dispute, Evidence},
     error::Answer,
@@ -61,6 +61,8 @@ pub(super) enum Node {
     Bid(Bid),
     /// A channel.
     Channel(Channel),
+    /// Two vouchers that contradict each other.
+    Equivocation(Equivocation),
     /// An account.
     Account(Account),
     /// A transfer.
@@ -88,6 +90,9 @@ async fn find(ctx: &Context<'_>, id: &ID, field: &str) -> Result<Option<Node>> {
         AuctionId::PREFIX => super::auction::find(ctx, parse_id(id, field)?).await?.map(Node::Auction),
         BidId::PREFIX => super::auction::find_bid(ctx, parse_id(id, field)?).await?.map(Node::Bid),
         ChannelId::PREFIX => super::channel::find(ctx, parse_id(id, field)?).await?.map(Node::Channel),
+        EquivocationId::PREFIX => {
+            super::channel::find_equivocation(ctx, parse_id(id, field)?).await?.map(Node::Equivocation)
+        }
         AccountId::PREFIX => super::wallet::find_account(ctx, parse_id(id, field)?).await?.map(Node::Account),
         TransferId::PREFIX => super::wallet::find_transfer(ctx, parse_id(id, field)?).await?.map(Node::Transfer),
         RatingId::PREFIX => super::reputation::find_rating(ctx, parse_id(id, field)?).await?.map(Node::Rating),
@@ -127,6 +132,10 @@ pub(super) struct ServiceInfo {
     max_bids: i32,
     /// Items of a page at most.
     max_page_size: i32,
+    /// What everything that is signed for this market names it by: `SHA256("ZSPC-INSTANCE-v1" ‖ 0 ‖ publicKey)`, in lower-case hex.
+    instance_id: String,
+    /// The Ed25519 public key of this market in lower-case hex. It never changes.
+    public_key: String,
 }
 
 /// Where the credits are and whether anything is stuck.
@@ -150,7 +159,7 @@ pub(super) struct EconomicHealth {
     open_channels: BigInt,
     /// Tasks that are not over.
     unsettled_tasks: BigInt,
-    /// Tasks and auctions whose deadline passed and that the sweeper has not finished yet; for more than moments, something is wrong.
+    /// Tasks, auctions and streaming channels whose deadline passed and that the sweeper has not finished yet; for more than moments, something is wrong.
     overdue: BigInt,
 }
 
@@ -273,6 +282,26 @@ fn number(numbers: &HashMap<String, i64>, name: &str) -> i64 {
     numbers.get(name).copied().unwrap_or(0)
 }
 
+fn service_info(ctx: &Context<'_>) -> Result<ServiceInfo> {
+    let (terms, instance) = (ctx.store().terms(), ctx.store().instance()?);
+    Ok(ServiceInfo {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        now: DateTime(ctx.now()),
+        fee: Percentage(terms.fee_bps.into()),
+        max_amount: Credits(MAX_AMOUNT),
+        max_input_bytes: big(terms.max_input_bytes),
+        max_module_bytes: big(terms.max_module_bytes),
+        max_auction_duration: Duration(terms.max_auction),
+        default_timeout: Duration(terms.run_timeout),
+        max_timeout: Duration(terms.max_run_timeout),
+        max_bids: terms.max_bids,
+        max_page_size: MAX_PAGE,
+        instance_id: hex::encode(instance.id()),
+        public_key: hex::encode(instance.public_key()),
+    })
+}
+
 async fn economic_health(ctx: &Context<'_>) -> Result<EconomicHealth> {
     let store = ctx.store();
     let by_kind = "SELECT kind, CAST(SUM(balance) AS BIGINT) FROM accounts GROUP BY kind";
@@ -280,10 +309,12 @@ async fn economic_health(ctx: &Context<'_>) -> Result<EconomicHealth> {
     let now = ctx.now().micros();
     let counts = format!(
         "SELECT 'auctions', COUNT(*) FROM auctions WHERE status IN ('OPEN', 'REVEALING') \
-         UNION ALL SELECT 'channels', COUNT(*) FROM channels WHERE status = 'OPEN' \
+         UNION ALL SELECT 'channels', COUNT(*) FROM channels WHERE status <> 'CLOSED' \
          UNION ALL SELECT 'tasks', COUNT(*) FROM tasks WHERE deadline_at IS NOT NULL \
          UNION ALL SELECT 'late tasks', COUNT(*) FROM tasks WHERE deadline_at <= {now} \
-         UNION ALL SELECT 'late auctions', COUNT(*) FROM auctions WHERE deadline_at <= {now}"
+         UNION ALL SELECT 'late auctions', COUNT(*) FROM auctions WHERE deadline_at <= {now} \
+         UNION ALL SELECT 'late channels', COUNT(*) FROM channels \
+         WHERE purpose = 'STREAM' AND status <> 'CLOSED' AND COALESCE(close_at, expires_at) <= {now}"
     );
     let counts = numbers(store, &counts).await?;
     let held = |kind: account::Kind| number(&balances, kind.name());
@@ -300,7 +331,11 @@ async fn economic_health(ctx: &Context<'_>) -> Result<EconomicHealth> {
         open_auctions: BigInt(number(&counts, "auctions")),
         open_channels: BigInt(number(&counts, "channels")),
         unsettled_tasks: BigInt(number(&counts, "tasks")),
-        overdue: BigInt(number(&counts, "late tasks").saturating_add(number(&counts, "late auctions"))),
+        overdue: BigInt(
+            ["late tasks", "late auctions", "late channels"]
+                .into_iter()
+                .fold(0, |late, name| number(&counts, name).saturating_add(late)),
+        ),
     })
 }
 
@@ -363,22 +398,8 @@ impl SystemQuery {
     }
 
     /// What the service is and what it takes.
-    async fn service_info(&self, ctx: &Context<'_>) -> Option<ServiceInfo> {
-        let terms = ctx.store().terms();
-        Some(ServiceInfo {
-            name: env!("CARGO_PKG_NAME"),
-            version: env!("CARGO_PKG_VERSION"),
-            now: DateTime(ctx.now()),
-            fee: Percentage(terms.fee_bps.into()),
-            max_amount: Credits(MAX_AMOUNT),
-            max_input_bytes: big(terms.max_input_bytes),
-            max_module_bytes: big(terms.max_module_bytes),
-            max_auction_duration: Duration(terms.max_auction),
-            default_timeout: Duration(terms.run_timeout),
-            max_timeout: Duration(terms.max_run_timeout),
-            max_bids: terms.max_bids,
-            max_page_size: MAX_PAGE,
-        })
+    async fn service_info(&self, ctx: &Context<'_>) -> Option<Answer<ServiceInfo>> {
+        maybe(ctx, async { service_info(ctx).map(Some) }).await
     }
 
     /// Where the credits are and whether anything is stuck.

@@ -79,6 +79,7 @@ impl Market {
             price: credits(price),
             min_price: None,
             promised: None,
+            public_key: None,
         };
         self.app.store().write(owner.clone(), async |work| agents::register(work, new).await).await.unwrap().id
     }

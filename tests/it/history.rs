@@ -102,6 +102,7 @@ impl History {
             price,
             min_price: None,
             promised: None,
+            public_key: None,
         };
         let caller = self.users[owner].clone();
         let id = self.write(&caller, async |work| agents::register(work, new).await).await.unwrap().id;

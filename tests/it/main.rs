@@ -14,6 +14,9 @@ mod auction;
 mod auction_abuse;
 #[cfg(test)]
 mod auction_model;
+mod channel;
+#[cfg(test)]
+mod channel_model;
 #[cfg(test)]
 mod commit_reveal;
 #[cfg(test)]

@@ -742,6 +742,7 @@ impl Market {
             price: amount(price),
             min_price: None,
             promised: None,
+            public_key: None,
         };
         let owner = &self.people[owner];
         let id = self.write(owner, async |work| agents::register(work, new).await).await.unwrap().id;
