@@ -14,6 +14,10 @@ choice! {
     Interface {
         /// A WASI preview 1 command: JSON on standard input, JSON on standard output.
         WasiCommand = "WASI_COMMAND",
+        /// Four exported functions that pass JSON through the module's memory.
+        JsonAbi = "JSON_ABI",
+        /// A WASI 0.2 command, which is a component: JSON on standard input, JSON on standard output.
+        WasiComponent = "WASI_COMPONENT",
     }
 }
 

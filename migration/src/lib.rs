@@ -21,6 +21,7 @@ mod m20261123_000012_create_stream;
 mod m20261123_000013_create_dispute;
 mod m20261123_000014_create_bond;
 mod m20261123_000015_create_document;
+mod m20261123_000016_create_interface;
 
 /// The ordered list of changes.
 pub struct Migrator;
@@ -44,6 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000013_create_dispute::Migration),
             Box::new(m20261123_000014_create_bond::Migration),
             Box::new(m20261123_000015_create_document::Migration),
+            Box::new(m20261123_000016_create_interface::Migration),
         ]
     }
 }

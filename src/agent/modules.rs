@@ -25,7 +25,8 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use sha2::{Digest, Sha256};
 use url::Url;
-use wasmparser::{CompositeInnerType, ExternalKind, Parser, Payload, TypeRef, Validator, WasmFeatures};
+use wasmparser::types::TypesRef;
+use wasmparser::{CompositeInnerType, ExternalKind, Parser, Payload, TypeRef, ValType, Validator, WasmFeatures};
 
 /// The parts of WebAssembly that a module may use. The sandbox configures its engine by this same value, so a module that
 /// passes here is never refused there. Left out: threads, garbage-collected types and exceptions, which the engine is built
@@ -34,6 +35,7 @@ use wasmparser::{CompositeInnerType, ExternalKind, Parser, Payload, TypeRef, Val
 pub const FEATURES: WasmFeatures = WasmFeatures::WASM2
     .union(WasmFeatures::EXTENDED_CONST)
     .union(WasmFeatures::TAIL_CALL)
+    .union(WasmFeatures::COMPONENT_MODEL)
     .difference(WasmFeatures::GC_TYPES);
 
 /// The largest linear memory a module may ask for at its start, in bytes. It equals the default memory limit of a run.
@@ -99,14 +101,41 @@ const ALLOWED_IMPORTS: [&str; 41] = [
     "sched_yield",
 ];
 
+/// The packages of WASI 0.2 that a component may import from. `sockets` is among them because the start-up code of some
+/// languages looks for it; a run has no network, and every call says so. `http` and all others are not: a program that was
+/// built with them expects the world.
+const ALLOWED_PACKAGES: [&str; 6] = ["cli", "clocks", "filesystem", "io", "random", "sockets"];
+
+/// The newest WASI 0.2 that the sandbox knows: 0.2 with this number behind it. A component that was built for a later one may need what is not there.
+pub const NEWEST_WASI_0_2: u32 = 12;
+
+/// What a WASI 0.2 command exports, without its version.
+const RUN: &str = "wasi:cli/run";
+
+/// Parameters and results of the functions that the JSON interface consists of.
+const JSON_FUNCTIONS: [(&str, &[ValType], &[ValType]); 4] = [
+    ("alloc_memory", &[ValType::I32], &[ValType::I32]),
+    ("execute", &[ValType::I32, ValType::I32], &[ValType::I32]),
+    ("get_result_ptr", &[], &[ValType::I32]),
+    ("get_result_len", &[], &[ValType::I32]),
+];
+
+/// Functions that set a module with the JSON interface up, where it has one: the first of them that it exports is called
+/// before all else. Compilers of the Go family and of reactors make them.
+pub const SET_UP: [&str; 2] = ["_initialize", "_start"];
+
 /// How a module is to be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::Display)]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
-#[non_exhaustive]
 pub enum Interface {
     /// A WASI preview 1 command: `_start` runs once, a JSON value on standard input, one on standard output, logs on
     /// standard error.
     WasiCommand,
+    /// Four functions: `alloc_memory(size) → pointer` for the input, `execute(pointer, length) → 0` on it, then
+    /// `get_result_ptr()` and `get_result_len()` say where the JSON of the result lies.
+    JsonAbi,
+    /// A WASI 0.2 command, which is a component that exports `wasi:cli/run`; streams as those of a preview 1 command.
+    WasiComponent,
 }
 
 /// Why bytes are not a module that can be hosted. The texts are written for the person who uploaded them; the name of a
@@ -117,9 +146,6 @@ pub enum Invalid {
     /// The bytes do not begin as WebAssembly does.
     #[error("this is not WebAssembly: a binary module begins with the four bytes 00 61 73 6d")]
     NotWasm,
-    /// A component of the component model instead of a core module.
-    #[error("this is a WebAssembly component; build a core module for WASI preview 1 instead (target wasm32-wasip1)")]
-    Component,
     /// The structure or the types of the module are wrong, or it needs a feature that is off.
     #[error("the module is not valid: {reason} (at byte {offset})")]
     Malformed {
@@ -129,16 +155,49 @@ pub enum Invalid {
         offset: usize,
     },
     /// The module needs something from outside that a hosted agent does not get.
-    #[error("the module imports {module}.{name}, which hosted agents do not have")]
+    #[error("the module imports {module}.{name}, which hosted agents do not have; they may import {allowed}")]
     ForbiddenImport {
         /// The name of the module that is imported from.
         module: String,
         /// The name of the function or other item.
         name: String,
+        /// What may be imported.
+        allowed: &'static str,
     },
-    /// There is no function `_start` without parameters and results.
-    #[error("the module has no function `_start` without parameters and results, so there is nothing to run")]
+    /// A component needs something from outside that a hosted agent does not get.
+    #[error(
+        "the component imports {name}, which hosted agents do not have; they may import the packages cli, clocks, \
+         filesystem, io, random and sockets of WASI 0.2.0 to 0.2.{NEWEST_WASI_0_2}"
+    )]
+    ForbiddenInterface {
+        /// The name of the import.
+        name: String,
+    },
+    /// Nothing that a module is called by is there.
+    #[error(
+        "there is nothing to run: a WASI command exports a function `_start` without parameters and results, and a module \
+         with the JSON interface exports `alloc_memory`, `execute`, `get_result_ptr` and `get_result_len`"
+    )]
     MissingEntryPoint,
+    /// Some functions of the JSON interface are there, but not all.
+    #[error("the module exports {found} of the JSON interface, but not {missing}; it needs all of them")]
+    IncompleteInterface {
+        /// The functions that are there, in words.
+        found: String,
+        /// The functions that are not, in words.
+        missing: String,
+    },
+    /// A function by which the module is called has other parameters or results.
+    #[error("the module's function `{function}` must have the type {expected}")]
+    WrongSignature {
+        /// The exported function.
+        function: &'static str,
+        /// Its right type, in words.
+        expected: String,
+    },
+    /// A component does not export `wasi:cli/run`.
+    #[error("the component does not export wasi:cli/run@0.2, so there is nothing to run; build it as a command")]
+    MissingRun,
     /// There is no memory exported as `memory`.
     #[error("the module exports no memory named `memory`, so it can neither read its input nor write its output")]
     MissingMemory,
@@ -177,33 +236,28 @@ impl Invalid {
 /// Says how a module is to be called, after its whole structure has been validated. It runs nothing, takes time in
 /// proportion to the size, and is meant for a thread that may be busy for some milliseconds.
 ///
+/// A module that has all of the JSON interface is called through it even if it exports `_start` as well, which then only sets
+/// it up; compilers of the Go family give every module one.
+///
 /// # Errors
 /// The first rule of [`Invalid`] that the bytes break, in the order: kind of file, structure, imports, sizes, exports.
 pub fn inspect(wasm: &[u8]) -> Result<Interface, Invalid> {
     if !wasm.starts_with(b"\0asm") {
         return Err(Invalid::NotWasm);
     }
-    if Parser::is_component(wasm) {
-        return Err(Invalid::Component);
-    }
     let types = Validator::new_with_features(FEATURES).validate_all(wasm).map_err(|error| malformed(&error))?;
-    let types = types.as_ref();
 
+    // Validation has covered all sections; these are the ones that decide whether and how a module can be called. Modules
+    // and components within a component come in between, and what they import they get from the component.
+    let mut depth = 0_u32;
     let mut exports = HashMap::new();
+    let mut runs = false;
     for payload in Parser::new(0).parse_all(wasm) {
-        // Validation has covered all sections; these are the ones that decide whether and how a module can be called.
         let payload = payload.map_err(|error| malformed(&error))?;
-        if let Payload::ImportSection(section) = payload {
-            for import in section.into_imports() {
-                let import = import.map_err(|error| malformed(&error))?;
-                let function = matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_));
-                if !function || import.module != WASI || !ALLOWED_IMPORTS.contains(&import.name) {
-                    return Err(Invalid::ForbiddenImport {
-                        module: import.module.to_owned(),
-                        name: import.name.to_owned(),
-                    });
-                }
-            }
+        if let Payload::ModuleSection { .. } | Payload::ComponentSection { .. } = payload {
+            depth = depth.saturating_add(1);
+        } else if let Payload::End(_) = payload {
+            depth = depth.saturating_sub(1);
         } else if let Payload::MemorySection(section) = payload {
             for memory in section {
                 let bytes = memory.map_err(|error| malformed(&error))?.initial.saturating_mul(65_536);
@@ -218,31 +272,109 @@ pub fn inspect(wasm: &[u8]) -> Result<Interface, Invalid> {
                     return Err(Invalid::TableTooLarge { elements, limit: MAX_INITIAL_TABLE });
                 }
             }
+        } else if depth > 0 {
+            // What follows is asked of the outermost level alone.
+        } else if let Payload::ImportSection(section) = payload {
+            for import in section.into_imports() {
+                let import = import.map_err(|error| malformed(&error))?;
+                let function = matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_));
+                if !function || import.module != WASI || !ALLOWED_IMPORTS.contains(&import.name) {
+                    return Err(Invalid::ForbiddenImport {
+                        module: import.module.to_owned(),
+                        name: import.name.to_owned(),
+                        allowed: "functions of wasi_snapshot_preview1 other than those for sockets and signals",
+                    });
+                }
+            }
         } else if let Payload::ExportSection(section) = payload {
             for export in section {
                 let export = export.map_err(|error| malformed(&error))?;
                 exports.insert(export.name, (export.kind, export.index));
             }
-        }
-    }
-
-    let entry = match exports.get("_start") {
-        Some((ExternalKind::Func | ExternalKind::FuncExact, index)) => {
-            let id = types.core_function_at(*index);
-            match &types.get(id).map(|ty| &ty.composite_type.inner) {
-                Some(CompositeInnerType::Func(ty)) => ty.params().is_empty() && ty.results().is_empty(),
-                _ => false,
+        } else if let Payload::ComponentImportSection(section) = payload {
+            for import in section {
+                let name = import.map_err(|error| malformed(&error))?.name.name;
+                if !is_allowed_interface(name) {
+                    return Err(Invalid::ForbiddenInterface { name: name.to_owned() });
+                }
+            }
+        } else if let Payload::ComponentExportSection(section) = payload {
+            for export in section {
+                let name = export.map_err(|error| malformed(&error))?.name.name;
+                runs |= wasi_0_2(name).is_some_and(|interface| interface == RUN);
             }
         }
-        _ => false,
-    };
-    if !entry {
+    }
+    if Parser::is_component(wasm) {
+        return if runs { Ok(Interface::WasiComponent) } else { Err(Invalid::MissingRun) };
+    }
+
+    called_by(&Exports { exports, types: types.as_ref() })
+}
+
+/// The exported functions of a core module.
+struct Exports<'a> {
+    exports: HashMap<&'a str, (ExternalKind, u32)>,
+    types: TypesRef<'a>,
+}
+
+impl Exports<'_> {
+    /// Whether a function is exported under a name, and then whether it has these parameters and results.
+    fn function(&self, name: &str, params: &[ValType], results: &[ValType]) -> Option<bool> {
+        let Some((ExternalKind::Func | ExternalKind::FuncExact, index)) = self.exports.get(name) else { return None };
+        let id = self.types.core_function_at(*index);
+        Some(match self.types.get(id).map(|ty| &ty.composite_type.inner) {
+            Some(CompositeInnerType::Func(ty)) => ty.params() == params && ty.results() == results,
+            _ => false,
+        })
+    }
+}
+
+fn called_by(module: &Exports<'_>) -> Result<Interface, Invalid> {
+    let has = |function: &(&str, &[ValType], &[ValType])| module.function(function.0, function.1, function.2).is_some();
+    let (found, missing): (Vec<_>, Vec<_>) = JSON_FUNCTIONS.iter().partition(|function| has(function));
+    let interface = if missing.is_empty() {
+        let set_up = SET_UP.iter().map(|name| (*name, &[] as &[ValType], &[] as &[ValType]));
+        for (function, params, results) in JSON_FUNCTIONS.into_iter().chain(set_up) {
+            if module.function(function, params, results) == Some(false) {
+                return Err(Invalid::WrongSignature { function, expected: signature(params, results) });
+            }
+        }
+        Interface::JsonAbi
+    } else if module.function("_start", &[], &[]) == Some(true) {
+        Interface::WasiCommand
+    } else if found.is_empty() {
         return Err(Invalid::MissingEntryPoint);
+    } else {
+        let words = |functions: &[&(&str, &[ValType], &[ValType])]| {
+            let names: Vec<_> = functions.iter().map(|function| format!("`{}`", function.0)).collect();
+            names.join(", ")
+        };
+        return Err(Invalid::IncompleteInterface { found: words(&found), missing: words(&missing) });
+    };
+    if matches!(module.exports.get("memory"), Some((ExternalKind::Memory, _))) {
+        Ok(interface)
+    } else {
+        Err(Invalid::MissingMemory)
     }
-    if !matches!(exports.get("memory"), Some((ExternalKind::Memory, _))) {
-        return Err(Invalid::MissingMemory);
-    }
-    Ok(Interface::WasiCommand)
+}
+
+/// A type of a function as the text format writes it.
+fn signature(params: &[ValType], results: &[ValType]) -> String {
+    let words = |types: &[ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    format!("({}) -> ({})", words(params), words(results))
+}
+
+/// The interface of a name such as `wasi:cli/run@0.2.6`, if it is of WASI 0.2 and not newer than what the sandbox knows.
+fn wasi_0_2(name: &str) -> Option<&str> {
+    let (interface, version) = name.split_once("@0.2.")?;
+    let patch: u32 = version.parse().ok()?;
+    (interface.starts_with("wasi:") && patch <= NEWEST_WASI_0_2).then_some(interface)
+}
+
+fn is_allowed_interface(name: &str) -> bool {
+    let package = wasi_0_2(name).and_then(|interface| interface.strip_prefix("wasi:")?.split_once('/'));
+    package.is_some_and(|(package, _)| ALLOWED_PACKAGES.contains(&package))
 }
 
 fn malformed(error: &wasmparser::Error) -> Invalid {
@@ -475,7 +607,6 @@ mod tests {
     fn other_files_are_refused_by_kind() {
         assert_eq!(inspect(b""), Err(Invalid::NotWasm));
         assert_eq!(inspect(b"#!/bin/sh\n"), Err(Invalid::NotWasm));
-        assert_eq!(inspect(&wat("(component)")), Err(Invalid::Component));
         assert!(matches!(inspect(b"\0asm\x01\0\0\0\xff"), Err(Invalid::Malformed { .. })));
         let mut cut = wat(SMALLEST);
         cut.truncate(cut.len() - 3);
@@ -512,7 +643,8 @@ mod tests {
             let text = format!(
                 r#"(module (import "{module}" "{name}" (func)) (memory (export "memory") 1) (func (export "_start")))"#
             );
-            assert_eq!(refusal(&text), Invalid::ForbiddenImport { module: module.to_owned(), name: name.to_owned() });
+            let Invalid::ForbiddenImport { module: from, name: item, .. } = refusal(&text) else { panic!("{text}") };
+            assert_eq!((from.as_str(), item.as_str()), (module, name));
         }
         let memory = r#"(module (import "wasi_snapshot_preview1" "fd_read" (memory 1)) (func (export "_start")))"#;
         assert!(matches!(refusal(memory), Invalid::ForbiddenImport { .. }));

@@ -62,6 +62,10 @@ pub(super) enum AgentStatus {
 pub(super) enum ModuleInterface {
     /// A WASI preview 1 command: JSON on standard input, JSON on standard output.
     WasiCommand,
+    /// Four exported functions that pass JSON through the module's memory.
+    JsonAbi,
+    /// A WASI 0.2 command, which is a component: JSON on standard input, JSON on standard output.
+    WasiComponent,
 }
 
 /// Which way a list runs.

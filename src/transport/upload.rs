@@ -100,6 +100,8 @@ async fn attach(edge: &Edge, caller: Caller, agent: AgentId, stored: Stored) -> 
 fn interface(found: Interface) -> agent_module::Interface {
     match found {
         Interface::WasiCommand => agent_module::Interface::WasiCommand,
+        Interface::JsonAbi => agent_module::Interface::JsonAbi,
+        Interface::WasiComponent => agent_module::Interface::WasiComponent,
     }
 }
 

@@ -39,7 +39,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[("caller", "error"), ("config", "error")];
 const CONFINED: &[(&str, &[&str])] = &[
     ("async_graphql", &["src/graphql/", "src/transport/"]),
     ("axum", &["src/transport/", "src/cli/"]),
-    ("wasmtime", &["src/execution/sandbox.rs", "src/agent/modules.rs"]),
+    ("wasmtime", &["src/execution/sandbox/", "src/agent/modules.rs"]),
     ("object_store", &["src/agent/modules.rs"]),
     ("jsonwebtoken", &["src/user/"]),
     ("argon2", &["src/user/", "src/config.rs"]),
