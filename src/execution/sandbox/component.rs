@@ -67,9 +67,17 @@ fn wait_until(guest: &mut Guest, at: u64) -> wasmtime::Result<Resource<DynPollab
     subscribe(table, wait)
 }
 
-/// The instants that are waited for in one call, with how often each.
+/// What is waited for in one call.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Waiting(Arc<Mutex<BTreeMap<u64, u32>>>);
+pub(super) struct Waiting(Arc<Mutex<Call>>);
+
+#[derive(Debug, Default)]
+struct Call {
+    /// The instants, with how often each.
+    instants: BTreeMap<u64, u32>,
+    /// Whether the clock was moved to the earliest of them, which happens once a call.
+    moved: bool,
+}
 
 /// An instant of the private clock, in nanoseconds, that can be waited for.
 struct Wait {
@@ -79,24 +87,29 @@ struct Wait {
 }
 
 impl Waiting {
-    fn instants(&self) -> MutexGuard<'_, BTreeMap<u64, u32>> {
+    fn call(&self) -> MutexGuard<'_, Call> {
         // The lock is never held across anything that panics.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn earliest(&self) -> Option<u64> {
-        self.instants().keys().next().copied()
-    }
-
     fn enter(&self, at: u64) -> Entry {
-        let mut instants = self.instants();
-        let count = instants.entry(at).or_default();
+        let mut call = self.call();
+        let count = call.instants.entry(at).or_default();
         *count = count.saturating_add(1);
         Entry { at, waiting: self.clone() }
     }
+
+    /// Moves the clock to the earliest instant, if nobody did so in this call.
+    fn pass(&self, clock: &PrivateClock) {
+        let mut call = self.call();
+        if let Some((earliest, _)) = call.instants.first_key_value().filter(|_| !call.moved) {
+            clock.advance(earliest.saturating_sub(clock.advance(0)));
+            call.moved = true;
+        }
+    }
 }
 
-/// One that waits; no longer when it is dropped.
+/// One that waits; no longer when it is dropped. The call is over when nobody does.
 struct Entry {
     at: u64,
     waiting: Waiting,
@@ -104,13 +117,14 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut instants = self.waiting.instants();
-        if let Some(count) = instants.get_mut(&self.at) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                instants.remove(&self.at);
-            }
+        let mut call = self.waiting.call();
+        let left = call.instants.get(&self.at).map_or(0, |count| count.saturating_sub(1));
+        if left > 0 {
+            call.instants.insert(self.at, left);
+        } else {
+            call.instants.remove(&self.at);
         }
+        call.moved &= !call.instants.is_empty();
     }
 }
 
@@ -126,9 +140,10 @@ impl Pollable for Wait {
         let _entry = self.waiting.enter(self.at);
         let mut looked = false;
         poll_fn(|context| {
-            let now = self.clock.advance(0);
-            if looked && self.waiting.earliest() == Some(self.at) {
-                self.clock.advance(self.at.saturating_sub(now));
+            if looked {
+                self.waiting.pass(&self.clock);
+            }
+            if self.clock.advance(0) >= self.at {
                 return Poll::Ready(());
             }
             looked = true;
