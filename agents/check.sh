@@ -25,6 +25,14 @@ if ! works; then
     fi
 fi
 
+# The compiler of AssemblyScript comes from npm, where that is there and answers. Its agent is compared by its sum otherwise.
+skipped=
+if ! [ -x text-transform/node_modules/.bin/asc ]; then
+    if ! command -v npm >/dev/null || ! (cd text-transform && npm ci --silent --no-audit --no-fund >&2); then
+        skipped=text-transform-lite
+    fi
+fi
+
 ./build.sh "$temp/wasm"
 failed=0
 for made in "$temp"/wasm/*.wasm; do
@@ -35,7 +43,7 @@ for made in "$temp"/wasm/*.wasm; do
     fi
 done
 for kept in wasm/*.wasm; do
-    if ! [ -e "$temp/$kept" ]; then
+    if ! [ -e "$temp/$kept" ] && [ "$(basename "$kept" .wasm)" != "$skipped" ]; then
         echo "agents/check.sh: agents/$kept has no source" >&2
         failed=1
     fi
@@ -48,4 +56,8 @@ if [ "$failed" != 0 ]; then
     echo "agents/check.sh: built with $(clang --version | head -n 1); the kept modules were built with Debian clang 14" >&2
     exit 1
 fi
-echo "agents/check.sh: all modules are what their sources give"
+if [ -n "$skipped" ]; then
+    echo "agents/check.sh: all modules but $skipped are what their sources give; that one was not rebuilt, for want of npm"
+else
+    echo "agents/check.sh: all modules are what their sources give"
+fi

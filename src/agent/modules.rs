@@ -112,8 +112,11 @@ pub const NEWEST_WASI_0_2: u32 = 12;
 /// What a WASI 0.2 command exports, without its version.
 const RUN: &str = "wasi:cli/run";
 
-/// Parameters and results of the functions that the JSON interface consists of.
-const JSON_FUNCTIONS: [(&str, &[ValType], &[ValType]); 4] = [
+/// An exported function with its parameters and results.
+type Function = (&'static str, &'static [ValType], &'static [ValType]);
+
+/// The functions that the JSON interface consists of.
+const JSON_FUNCTIONS: [Function; 4] = [
     ("alloc_memory", &[ValType::I32], &[ValType::I32]),
     ("execute", &[ValType::I32, ValType::I32], &[ValType::I32]),
     ("get_result_ptr", &[], &[ValType::I32]),
@@ -331,10 +334,10 @@ impl Exports<'_> {
 }
 
 fn called_by(module: &Exports<'_>) -> Result<Interface, Invalid> {
-    let has = |function: &(&str, &[ValType], &[ValType])| module.function(function.0, function.1, function.2).is_some();
+    let has = |function: &Function| module.function(function.0, function.1, function.2).is_some();
     let (found, missing): (Vec<_>, Vec<_>) = JSON_FUNCTIONS.iter().partition(|function| has(function));
     let interface = if missing.is_empty() {
-        let set_up = SET_UP.iter().map(|name| (*name, &[] as &[ValType], &[] as &[ValType]));
+        let set_up = SET_UP.iter().map(|name| -> Function { (*name, &[], &[]) });
         for (function, params, results) in JSON_FUNCTIONS.into_iter().chain(set_up) {
             if module.function(function, params, results) == Some(false) {
                 return Err(Invalid::WrongSignature { function, expected: signature(params, results) });
@@ -346,7 +349,7 @@ fn called_by(module: &Exports<'_>) -> Result<Interface, Invalid> {
     } else if found.is_empty() {
         return Err(Invalid::MissingEntryPoint);
     } else {
-        let words = |functions: &[&(&str, &[ValType], &[ValType])]| {
+        let words = |functions: &[&Function]| {
             let names: Vec<_> = functions.iter().map(|function| format!("`{}`", function.0)).collect();
             names.join(", ")
         };
@@ -672,11 +675,105 @@ mod tests {
         );
     }
 
+    const JSON: &str = r#"(module (memory (export "memory") 1)
+        (func (export "alloc_memory") (param i32) (result i32) i32.const 8)
+        (func (export "execute") (param i32 i32) (result i32) i32.const 0)
+        (func (export "get_result_ptr") (result i32) i32.const 8)
+        (func (export "get_result_len") (result i32) i32.const 8))"#;
+
+    #[test]
+    fn the_json_interface_is_recognised_and_what_lacks_is_named() {
+        assert_eq!(inspect(&wat(JSON)), Ok(Interface::JsonAbi));
+        // What sets a module up does not make it a command, and what a command exports besides does not make it more.
+        let with_start = JSON.replace("(module", r#"(module (func (export "_start"))"#);
+        assert_eq!(inspect(&wat(&with_start)), Ok(Interface::JsonAbi));
+        let command = r#"(module (memory (export "memory") 1) (func (export "_start"))
+            (func (export "execute") (param i32 i32) (result i32) i32.const 0))"#;
+        assert_eq!(inspect(&wat(command)), Ok(Interface::WasiCommand));
+
+        let part = JSON.replace(r#"(export "alloc_memory")"#, "").replace(r#"(export "get_result_len")"#, "");
+        let refused = refusal(&part);
+        let (found, missing) =
+            ("`execute`, `get_result_ptr`".to_owned(), "`alloc_memory`, `get_result_len`".to_owned());
+        assert_eq!(refused, Invalid::IncompleteInterface { found, missing });
+        assert_eq!(
+            refused.to_string(),
+            "the module exports `execute`, `get_result_ptr` of the JSON interface, but not `alloc_memory`, `get_result_len`; \
+             it needs all of them"
+        );
+        let unknown = JSON.replace("(module", r#"(module (import "env" "abort" (func (param i32 i32 i32 i32)))"#);
+        assert!(
+            refusal(&unknown).to_string().starts_with("the module imports env.abort, which hosted agents do not have")
+        );
+        assert_eq!(refusal(&JSON.replace(r#"(export "memory")"#, "")), Invalid::MissingMemory);
+    }
+
+    #[test]
+    fn functions_of_other_types_are_named_with_the_right_one() {
+        for (from, to, function, expected) in [
+            ("(param i32) (result i32)", "(param i64) (result i32)", "alloc_memory", "(i32) -> (i32)"),
+            ("(param i32 i32) (result i32) i32.const 0", "(param i32 i32)", "execute", "(i32 i32) -> (i32)"),
+            (
+                r#""get_result_len") (result i32) i32"#,
+                r#""get_result_len") (result i64) i64"#,
+                "get_result_len",
+                "() -> (i32)",
+            ),
+            ("(module", r#"(module (func (export "_initialize") (param i32))"#, "_initialize", "() -> ()"),
+        ] {
+            let expected = expected.to_owned();
+            assert_eq!(refusal(&JSON.replace(from, to)), Invalid::WrongSignature { function, expected }, "{function}");
+        }
+    }
+
+    /// A component that exports something under a name, and has the given fields besides.
+    fn component(export: &str, fields: &str) -> String {
+        format!(
+            r#"(component {fields}
+                (core module $m (import "a" "b" (func)) (memory 1) (func (export "run") (result i32) i32.const 0))
+                (core module $n (func (export "b")))
+                (core instance $b (instantiate $n))
+                (core instance $i (instantiate $m (with "a" (instance $b))))
+                (func $run (result (result)) (canon lift (core func $i "run")))
+                (instance $c (export "run" (func $run)))
+                (export "{export}" (instance $c)))"#
+        )
+    }
+
+    #[test]
+    fn a_component_is_recognised_by_what_it_exports_and_imports() {
+        for version in ["0.2.0", "0.2.3", "0.2.12"] {
+            assert_eq!(inspect(&wat(&component(&format!("wasi:cli/run@{version}"), ""))), Ok(Interface::WasiComponent));
+        }
+        for name in ["run", "wasi:cli/run@0.2.13", "wasi:cli/run@0.3.0", "wasi:cli/runner@0.2.0", "my:cli/run@0.2.0"] {
+            assert_eq!(refusal(&component(name, "")), Invalid::MissingRun, "{name}");
+        }
+        for name in ["wasi:io/error@0.2.6", "wasi:sockets/network@0.2.0"] {
+            let text = component("wasi:cli/run@0.2.0", &format!(r#"(import "{name}" (instance))"#));
+            assert_eq!(inspect(&wat(&text)), Ok(Interface::WasiComponent), "{name}");
+        }
+        for name in [
+            "wasi:http/outgoing-handler@0.2.0",
+            "wasi:io/error@0.2.99",
+            "wasi:io/error@0.2.0-rc",
+            "my:own/thing",
+            "plain",
+        ] {
+            let text = component("wasi:cli/run@0.2.0", &format!(r#"(import "{name}" (instance))"#));
+            assert_eq!(refusal(&text), Invalid::ForbiddenInterface { name: name.to_owned() });
+        }
+        let greedy = component("wasi:cli/run@0.2.0", "(core module (memory 1025))");
+        assert!(matches!(refusal(&greedy), Invalid::MemoryTooLarge { .. }));
+    }
+
     #[test]
     fn codes_are_stable() {
         assert_eq!(Invalid::NotWasm.code(), "NOT_WASM");
         assert_eq!(refusal(r#"(module (import "a" "b" (func)))"#).code(), "FORBIDDEN_IMPORT");
+        assert_eq!(refusal(r#"(module (func (export "execute")))"#).code(), "INCOMPLETE_INTERFACE");
         assert_eq!(Interface::WasiCommand.to_string(), "WASI_COMMAND");
+        assert_eq!(Interface::JsonAbi.to_string(), "JSON_ABI");
+        assert_eq!(Interface::WasiComponent.to_string(), "WASI_COMPONENT");
     }
 
     #[tokio::test]

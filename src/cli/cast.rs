@@ -29,6 +29,8 @@ fn module(file: &str) -> Option<&'static [u8]> {
         "json-validate-pro.wasm" => include_bytes!("../../agents/wasm/json-validate-pro.wasm"),
         "text-keywords-lite.wasm" => include_bytes!("../../agents/wasm/text-keywords-lite.wasm"),
         "text-keywords-pro.wasm" => include_bytes!("../../agents/wasm/text-keywords-pro.wasm"),
+        "text-transform-lite.wasm" => include_bytes!("../../agents/wasm/text-transform-lite.wasm"),
+        "text-transform-pro.wasm" => include_bytes!("../../agents/wasm/text-transform-pro.wasm"),
         _ => return None,
     })
 }

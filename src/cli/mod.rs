@@ -5,6 +5,7 @@
 //! dependency that cannot be reached, 5 for a server that is not healthy, and 130 when the process was told twice to end. Every
 //! failure ends with a sentence that says what to do.
 
+mod agent;
 mod audit;
 mod bid;
 mod cast;
@@ -61,6 +62,9 @@ enum Command {
     /// Look after accounts.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Try a module for a hosted agent on this machine, without a server.
+    #[command(subcommand)]
+    Agent(agent::AgentCommand),
     /// Make and check commitments to sealed bids, without a server.
     #[command(subcommand)]
     Bid(bid::BidCommand),
@@ -93,6 +97,7 @@ impl Command {
             | Self::Schema { .. }
             | Self::Audit(_)
             | Self::User(_)
+            | Self::Agent(_)
             | Self::Bid(_)
             | Self::Voucher(_)
             | Self::Healthcheck { .. }
@@ -149,6 +154,7 @@ async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> 
         Command::Schema { check } => check::schema(check.as_deref()),
         Command::Audit(command) => audit::run(command, settings).await,
         Command::User(command) => user::run(command, settings).await,
+        Command::Agent(command) => agent::run(command, settings).await,
         Command::Bid(command) => bid::run(&command),
         Command::Voucher(command) => voucher::run(command),
         Command::Healthcheck { url, port } => check::health(url, port).await,
@@ -190,6 +196,8 @@ mod tests {
             &["audit", "export", "books.ndjson"],
             &["audit", "verify", "books.ndjson", "--json"],
             &["user", "promote", "a@b.example", "--role", "arbiter"],
+            &["agent", "check", "double.wasm", "--json"],
+            &["agent", "run", "double.wasm", "--input", "-", "--timeout", "3"],
             &["voucher", "keygen", "payer.key", "--json"],
             &["voucher", "verify", "-", "--signer", "00"],
             &["healthcheck", "http://127.0.0.1:8080/ready"],
@@ -206,6 +214,8 @@ mod tests {
             &["migrate"],
             &["migrate", "down", "--steps", "0"],
             &["serve", "--speed", "2"],
+            &["agent", "run", "double.wasm"],
+            &["agent", "run", "double.wasm", "--input", "-", "--timeout", "0"],
             &["user", "promote", "a@b.example", "--role", "king"],
             &[&["bid", "inspect", "--salt", HEX][..], BID].concat(),
             &[&["bid", "commit", "--salt", "ab"][..], BID].concat(),

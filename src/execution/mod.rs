@@ -26,6 +26,7 @@ use entity::{
     execution::{self, Status},
     id::{ExecutionId, TaskId},
     task,
+    text::JsonText,
     time::Timestamp,
 };
 use sea_orm::{
@@ -337,49 +338,83 @@ impl Worker {
 
     async fn run(&self, claim: &Claim) -> std::result::Result<Report, AttemptError> {
         let sha256 = digest(&claim.module.sha256)?;
+        let wall = Duration::from_millis(u64::try_from(claim.task.timeout_ms).unwrap_or(0));
         let request = Request {
             sha256,
             input: Bytes::copy_from_slice(claim.task.input.0.as_bytes()),
-            limits: Limits {
-                fuel: self.limits.fuel,
-                wall: Duration::from_millis(u64::try_from(claim.task.timeout_ms).unwrap_or(0)),
-                memory_bytes: self.limits.memory_bytes,
-                output_bytes: self.limits.output_bytes,
-                log_bytes: self.limits.log_bytes,
-                ..Limits::default()
-            },
+            limits: limits(&self.limits, wall),
             // The same task sees the same time and the same randomness in every attempt, so that a run can be repeated.
             now: claim.task.created_at.datetime().ok_or(AttemptError::Broken("the task's instant is out of range"))?,
             seed: Sha256::digest(claim.task.id.0.as_bytes()).into(),
         };
-        let run = self.sandbox.run(request, || self.modules.load(sha256)).await?;
-        let outcome = match run.outcome {
-            Ok(output) => {
-                let schema = claim.task.output_schema.clone();
-                tokio::task::spawn_blocking(move || verifier::verify(&output, schema.as_ref()))
-                    .await
-                    .map_err(|_| AttemptError::Broken("the verifier panicked"))?
-                    .map_err(|_| AttemptError::Broken("the verifier failed"))?
-            }
-            Err(fault) => {
-                Err(Fault { code: fault.code().to_owned(), message: fault.to_string(), of_agent: true, output: None })
-            }
-        };
+        let schema = claim.task.output_schema.clone();
+        let attempt = attempt(&self.sandbox, request, || self.modules.load(sha256), schema).await?;
         Ok(Report {
             execution: claim.execution.id,
-            outcome,
-            logs: run.logs,
-            usage: Usage { fuel: run.usage.fuel, peak_memory_bytes: run.usage.peak_memory_bytes, wall: run.usage.wall },
+            outcome: attempt.outcome,
+            logs: attempt.logs,
+            usage: attempt.usage,
             module_sha256: Some(claim.module.sha256.clone()),
         })
     }
 }
 
+/// What one attempt may take: what the service is configured for, and the time on the wall that the task gives.
+#[must_use]
+pub fn limits(configured: &config::Execution, wall: Duration) -> Limits {
+    Limits {
+        fuel: configured.fuel,
+        wall,
+        memory_bytes: configured.memory_bytes,
+        output_bytes: configured.output_bytes,
+        log_bytes: configured.log_bytes,
+        ..Limits::default()
+    }
+}
+
+/// What came of one run of a module and of the look at its output.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The output that the verifiers accepted, or the fault.
+    pub outcome: std::result::Result<JsonText, Fault>,
+    pub logs: String,
+    pub usage: Usage,
+}
+
+/// Runs a module once and verifies what it gives; nothing is written anywhere. `load` brings its bytes if they are not compiled
+/// yet.
+pub async fn attempt<F, L, E>(
+    sandbox: &Sandbox,
+    request: Request,
+    load: F,
+    output_schema: Option<JsonText>,
+) -> std::result::Result<Attempt, AttemptError>
+where
+    F: FnOnce() -> L,
+    L: Future<Output = std::result::Result<Bytes, E>>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let run = sandbox.run(request, load).await?;
+    let outcome = match run.outcome {
+        Ok(output) => tokio::task::spawn_blocking(move || verifier::verify(&output, output_schema.as_ref()))
+            .await
+            .map_err(|_| AttemptError::Broken("the verifier panicked"))?
+            .map_err(|_| AttemptError::Broken("the verifier failed"))?,
+        Err(fault) => {
+            Err(Fault { code: fault.code().to_owned(), message: fault.to_string(), of_agent: true, output: None })
+        }
+    };
+    let usage = Usage { fuel: run.usage.fuel, peak_memory_bytes: run.usage.peak_memory_bytes, wall: run.usage.wall };
+    Ok(Attempt { outcome, logs: run.logs, usage })
+}
+
 /// Why an attempt came to nothing through no fault of the agent.
 #[derive(Debug, thiserror::Error)]
-enum AttemptError {
+pub enum AttemptError {
+    /// The module could not be had or run.
     #[error("{0}")]
     Sandbox(#[from] SandboxError),
+    /// Something of ours is not as it should be.
     #[error("{0}")]
     Broken(&'static str),
 }

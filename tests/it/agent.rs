@@ -151,7 +151,7 @@ async fn a_module_that_could_not_run_is_refused_at_its_upload() {
         (b"hello".to_vec(), "NOT_WASM"),
         (Vec::new(), "NOT_WASM"),
         (broken, "MALFORMED"),
-        (b"\0asm\x0d\0\x01\0".to_vec(), "COMPONENT"),
+        (b"\0asm\x0d\0\x01\0".to_vec(), "MISSING_RUN"),
         (import("env", "run"), "FORBIDDEN_IMPORT"),
         (import("wasi_snapshot_preview1", "sock_send"), "FORBIDDEN_IMPORT"),
         (wat(r#"(module (memory (export "memory") 1))"#), "MISSING_ENTRY_POINT"),

@@ -28,6 +28,8 @@ mod dispute;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod guest;
+#[cfg(test)]
 mod history;
 #[cfg(test)]
 mod idempotency;

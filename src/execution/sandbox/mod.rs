@@ -340,6 +340,19 @@ impl Sandbox {
         self.inner.compiled.get(sha256).is_some_and(|cell| cell.initialized())
     }
 
+    /// Compiles a module and links it, as the first run of it would. Inside is the fault that every run would have.
+    ///
+    /// # Errors
+    /// [`SandboxError`] for all that is not the module's doing.
+    pub async fn check<F, L, E>(&self, sha256: [u8; 32], load: F) -> Result<Result<(), Fault>, SandboxError>
+    where
+        F: FnOnce() -> L,
+        L: Future<Output = Result<Bytes, E>>,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        Ok(self.prepare(sha256, load).await?.map(|_| ()))
+    }
+
     /// Makes one run. `load` is called only if the module is not compiled yet, and once for all runs that wait for it; what
     /// it gives is hashed before it is used. If the future is dropped, the guest is stopped at the next tick.
     ///
@@ -403,7 +416,7 @@ impl Inner {
     /// Decides by the rules of the upload, so that what is refused there cannot be run even if it got past.
     fn compile(&self, wasm: &[u8]) -> Prepared {
         let invalid = |error: wasmtime::Error| Fault::InvalidModule { reason: error.root_cause().to_string() };
-        let interface = modules::inspect(wasm).map_err(unfit)?;
+        let interface = modules::inspect(wasm).map_err(|invalid| unfit(&invalid))?;
         if interface == Interface::WasiComponent {
             let component = Component::from_binary(&self.engine, wasm).map_err(invalid)?;
             let ready = self.components.instantiate_pre(&component).and_then(CommandPre::new).map_err(invalid)?;
@@ -417,7 +430,7 @@ impl Inner {
 }
 
 /// What a run of a module comes to that should have been refused at its upload.
-fn unfit(invalid: Invalid) -> Fault {
+fn unfit(invalid: &Invalid) -> Fault {
     match invalid {
         Invalid::MissingEntryPoint | Invalid::MissingRun => Fault::MissingEntryPoint,
         Invalid::MemoryTooLarge { .. } | Invalid::TableTooLarge { .. } => Fault::OutOfMemory,

@@ -47,7 +47,7 @@ async fn fault_of(wasm: &Bytes) -> Fault {
 #[tokio::test]
 async fn what_is_put_in_comes_out() {
     let echo = guest(&[], "");
-    for input in [&b"{\"a\":[1,2,3]}"[..], "\"Gr\u{fc}\u{df}e\"".as_bytes(), &[b' '; 100_000]] {
+    for input in [&b"{\"a\":[1,2,3]}"[..], "\"Gr\u{fc}\u{df}e\"".as_bytes(), &vec![b' '; 100_000]] {
         assert_eq!(outcome(&echo, input).await, Ok(Bytes::copy_from_slice(input)));
     }
     let run = run_in(&sandbox(), &echo, b"{}", short()).await;
@@ -65,8 +65,9 @@ async fn what_is_put_in_comes_out() {
 async fn a_module_is_set_up_before_it_is_asked() {
     let moved = r#"(func (export "alloc_memory") (param i32) (result i32) (global.get $base))"#;
     for name in ["_initialize", "_start"] {
-        let fields =
-            format!(r#"(global $base (mut i32) (i32.const 0)) (func (export "{name}") (global.set $base (i32.const 8192)))"#);
+        let fields = format!(
+            r#"(global $base (mut i32) (i32.const 0)) (func (export "{name}") (global.set $base (i32.const 8192)))"#
+        );
         assert_eq!(outcome(&guest(&[(ALLOC, moved)], &fields), b"7").await, Ok(Bytes::from_static(b"7")), "{name}");
     }
 }
@@ -80,7 +81,8 @@ async fn what_it_prints_is_its_log_and_nothing_can_be_read() {
         (drop (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
         (global.set $at (i32.const 120)) (global.set $len (i32.const 1))
         (i32.store8 (i32.const 120) (i32.add (i32.const 48) (i32.load (i32.const 8)))) (i32.const 0))"#;
-    let run = run_in(&sandbox(), &guest(&[(EXECUTE, talker)], r#"(data (i32.const 100) "said\n")"#), b"{}", short()).await;
+    let run =
+        run_in(&sandbox(), &guest(&[(EXECUTE, talker)], r#"(data (i32.const 100) "said\n")"#), b"{}", short()).await;
     assert_eq!((run.outcome, run.logs.as_str()), (Ok(Bytes::from_static(b"0")), "said\nsaid\n"));
 }
 

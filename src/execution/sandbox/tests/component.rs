@@ -144,7 +144,10 @@ async fn streams_and_ends_are_those_of_a_command() {
     );
     let run = run(&talker, short()).await;
     assert_eq!((run.outcome, run.logs.as_str()), (Ok(Bytes::from_static(b"out")), "err"));
-    assert_eq!(fault(&component(r#"(func (export "run") (result i32) (i32.const 1))"#), short()).await, Fault::ExitCode(1));
+    assert_eq!(
+        fault(&component(r#"(func (export "run") (result i32) (i32.const 1))"#), short()).await,
+        Fault::ExitCode(1)
+    );
     assert_eq!(fault(&running("(call $exit (i32.const 1))"), short()).await, Fault::ExitCode(1));
     assert_eq!(self::run(&running("(call $exit (i32.const 0)) unreachable"), short()).await.outcome, Ok(Bytes::new()));
     assert!(matches!(fault(&running("unreachable"), short()).await, Fault::Trap { .. }));
@@ -166,9 +169,7 @@ async fn a_component_is_bounded_as_all_are() {
     assert!((60 << 20..=64 << 20).contains(&run.usage.peak_memory_bytes), "{:?}", run.usage);
     let flood = "(loop $more (call $print (i32.const 1) (i32.const 0) (i32.const 4096)) (br $more))";
     assert_eq!(fault(&running(flood), Limits::default()).await, Fault::OutputTooLarge { limit: 1 << 20 });
-    let deep = component(
-        r#"(func $deep (export "run") (result i32) (i32.add (i32.const 1) (call $deep)))"#,
-    );
+    let deep = component(r#"(func $deep (export "run") (result i32) (i32.add (i32.const 1) (call $deep)))"#);
     assert_eq!(fault(&deep, Limits::default()).await, Fault::StackOverflow);
 }
 
@@ -208,7 +209,9 @@ async fn waiting_moves_the_private_clock_alone() {
     // Prints the clock before and after.
     let report = "(i64.store (i32.const 108) (call $now)) (call $print (i32.const 1) (i32.const 100) (i32.const 16))";
     let sleep = |nanos: u64, how: &str| {
-        running(&format!("(i64.store (i32.const 100) (call $now)) (call $block (call ${how} (i64.const {nanos}))) {report}"))
+        running(&format!(
+            "(i64.store (i32.const 100) (call $now)) (call $block (call ${how} (i64.const {nanos}))) {report}"
+        ))
     };
     for how in ["wait", "until"] {
         let run = run(&sleep(300_000_000_000, how), seconds(600)).await;
@@ -264,9 +267,8 @@ async fn randomness_is_the_same_for_the_same_request() {
 #[tokio::test]
 async fn there_is_no_network() {
     // The answer is an error and the error says that access is denied.
-    let dialler = running(
-        "(call $tcp (i32.const 0) (i32.const 300)) (call $print (i32.const 1) (i32.const 300) (i32.const 5))",
-    );
+    let dialler =
+        running("(call $tcp (i32.const 0) (i32.const 300)) (call $print (i32.const 1) (i32.const 300) (i32.const 5))");
     assert_eq!(run(&dialler, short()).await.outcome.unwrap()[..], [1, 0, 0, 0, 1]);
 }
 

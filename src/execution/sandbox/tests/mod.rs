@@ -108,9 +108,8 @@ async fn a_start_function_is_bounded_too() {
             (func (export "_start")))"#);
     assert_eq!(fault(&looping, short()).await, Fault::OutOfFuel);
     assert_eq!(fault(&looping, seconds(1)).await, Fault::OutOfTime);
-    let crashing = wat(
-        r#"(module (memory (export "memory") 1) (func $init unreachable) (start $init) (func (export "_start")))"#,
-    );
+    let crashing =
+        wat(r#"(module (memory (export "memory") 1) (func $init unreachable) (start $init) (func (export "_start")))"#);
     assert!(matches!(fault(&crashing, short()).await, Fault::Trap { .. }));
 }
 
@@ -202,8 +201,7 @@ async fn modules_that_cannot_run_are_named() {
     let wrong = wat(r#"(module (memory (export "memory") 1) (func (export "_start") (result i32) i32.const 0))"#);
     assert_eq!(fault(&wrong, short()).await, Fault::MissingEntryPoint);
     assert_eq!(fault(&Bytes::from_static(b"hello"), short()).await.code(), "INVALID_MODULE");
-    let foreign =
-        wat(r#"(module (import "env" "f" (func)) (memory (export "memory") 1) (func (export "_start")))"#);
+    let foreign = wat(r#"(module (import "env" "f" (func)) (memory (export "memory") 1) (func (export "_start")))"#);
     assert_eq!(fault(&foreign, short()).await.code(), "INVALID_MODULE");
     let twisted = wat(r#"(module (import "wasi_snapshot_preview1" "fd_write" (func)) (memory (export "memory") 1)
             (func (export "_start")))"#);
@@ -366,9 +364,7 @@ async fn more_runs_than_slots_all_end() {
     let mut runs = JoinSet::new();
     for _ in 0..20 {
         let (sandbox, wasm) = (sandbox.clone(), wasm.clone());
-        runs.spawn(
-            async move { run_in(&sandbox, &wasm, b"", Limits { fuel: 1_000_000, ..short() }).await.outcome },
-        );
+        runs.spawn(async move { run_in(&sandbox, &wasm, b"", Limits { fuel: 1_000_000, ..short() }).await.outcome });
     }
     for outcome in runs.join_all().await {
         assert_eq!(outcome, Err(Fault::OutOfFuel));

@@ -14,6 +14,8 @@ fn agent(name: &str) -> Bytes {
         "json-validate-pro" => include_bytes!("../../../../agents/wasm/json-validate-pro.wasm"),
         "text-keywords-lite" => include_bytes!("../../../../agents/wasm/text-keywords-lite.wasm"),
         "text-keywords-pro" => include_bytes!("../../../../agents/wasm/text-keywords-pro.wasm"),
+        "text-transform-lite" => include_bytes!("../../../../agents/wasm/text-transform-lite.wasm"),
+        "text-transform-pro" => include_bytes!("../../../../agents/wasm/text-transform-pro.wasm"),
         other => panic!("no sample agent is called {other}"),
     };
     Bytes::copy_from_slice(bytes)
@@ -24,7 +26,7 @@ async fn ask(sandbox: &Sandbox, name: &str, input: &str) -> Result<String, Strin
     let run = run_in(sandbox, &agent(name), input.as_bytes(), Limits::default()).await;
     match run.outcome {
         Ok(output) => Ok(String::from_utf8(output.into()).unwrap()),
-        Err(Fault::ExitCode(1)) => Err(run.logs),
+        Err(Fault::ExitCode(1) | Fault::ExecuteFailed(1)) => Err(run.logs),
         Err(fault) => panic!("{name} on {input}: {fault}"),
     }
 }
@@ -33,13 +35,13 @@ async fn ask(sandbox: &Sandbox, name: &str, input: &str) -> Result<String, Strin
 async fn every_agent_of_the_catalogue_is_a_valid_module() {
     let catalogue: serde_json::Value = serde_json::from_str(include_str!("../../../../agents/agents.json")).unwrap();
     let agents = catalogue.as_array().unwrap();
-    assert_eq!(agents.len(), 8);
+    assert_eq!(agents.len(), 10);
     let mut offers = std::collections::HashMap::<_, u32>::new();
     for listed in agents {
         let name = listed["name"].as_str().unwrap();
         assert_eq!(listed["module"], format!("{name}.wasm"));
-        let interface = crate::agent::modules::inspect(&agent(name)).unwrap();
-        assert_eq!(interface, crate::agent::modules::Interface::WasiCommand);
+        let expected = if name.starts_with("text-transform") { Interface::JsonAbi } else { Interface::WasiCommand };
+        assert_eq!(modules::inspect(&agent(name)), Ok(expected), "{name}");
         for capability in listed["capabilities"].as_array().unwrap() {
             *offers.entry(capability.as_str().unwrap()).or_default() += 1;
         }
@@ -242,11 +244,7 @@ async fn json_validate() {
             "the schema refers to itself without end, or is nested too deeply\n",
         ),
         ("json-validate-pro", r##"{"schema":{"$ref":"#/x"},"value":1}"##, "the schema refers to nothing: #/x\n"),
-        (
-            "json-validate-lite",
-            r#"{"schema":{"type":"text"},"value":1}"#,
-            "the schema names an unknown type: text\n",
-        ),
+        ("json-validate-lite", r#"{"schema":{"type":"text"},"value":1}"#, "the schema names an unknown type: text\n"),
         ("json-validate-lite", "{}", "the input must be an object with the members schema and value\n"),
     ] {
         assert_eq!(ask(&sandbox, agent, input).await.unwrap_err(), reason, "{input}");
@@ -307,7 +305,7 @@ async fn the_examples_of_the_readme_are_true() {
         assert_eq!(json(&ask(&sandbox, &agent, &input).await.unwrap()), json(&text), "{agent}");
         checked += 1;
     }
-    assert_eq!(checked, 8);
+    assert_eq!(checked, 10);
 }
 
 #[tokio::test]
@@ -326,5 +324,46 @@ async fn large_inputs_are_within_the_default_limits() {
     for agent in ["csv-summary-lite", "csv-summary-pro"] {
         let run = run_in(&sandbox, &self::agent(agent), table.as_bytes(), Limits::default()).await;
         assert!(run.outcome.is_ok(), "{agent}: {run:?}");
+    }
+}
+
+#[tokio::test]
+async fn text_transform() {
+    let sandbox = sandbox();
+    let input = |text: &str, operation: &str| serde_json::json!({ "text": text, "operation": operation }).to_string();
+    for agent in ["text-transform-lite", "text-transform-pro"] {
+        for (operation, text, expected) in [
+            ("trim", "\t a  b\r\n", "a  b"),
+            ("trim", " \n", ""),
+            ("squeeze", "  a \n\t b  c ", "a b c"),
+            ("reverse", "Gr\u{fc}\u{df}e \u{1f680}\"\\\u{1}", "\u{1}\\\"\u{1f680} e\u{df}\u{fc}rG"),
+            ("reverse", "", ""),
+        ] {
+            let answer = ask(&sandbox, agent, &input(text, operation)).await.unwrap();
+            let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            assert_eq!(answer, serde_json::json!({ "text": expected }), "{agent} {operation} {text:?}");
+        }
+        let escaped = r#" { "other" : "\/" , "operation":"\u0074rim","text":"\ud83d\ude80\u00fC\b" } "#;
+        let answer = ask(&sandbox, agent, escaped).await.unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer, serde_json::json!({ "text": "\u{1f680}\u{fc}\u{8}" }), "{agent}");
+        for wrong in
+            ["7", "{}", "", r#"{"text":"a"}"#, r#"{"text":1,"operation":"trim"}"#, r#"{"text":"a","operation":"fly"}"#]
+        {
+            assert!(ask(&sandbox, agent, wrong).await.is_err(), "{agent} {wrong}");
+        }
+        let large = input(&"\u{fc} x".repeat(150_000), "squeeze");
+        let run = run_in(&sandbox, &self::agent(agent), large.as_bytes(), Limits::default()).await;
+        assert!(run.outcome.is_ok(), "{agent}: {run:?}");
+    }
+    for (operation, text, expected) in [
+        ("upper", "na\u{ef}ve \u{df}", "NA\u{cf}VE \u{df}"),
+        ("lower", "\u{c4}B", "\u{e4}b"),
+        ("title", "the cat's HAT", "The Cat's Hat"),
+        ("slug", "  Hello, W\u{f6}rld! ", "hello-w\u{f6}rld"),
+    ] {
+        let answer = ask(&sandbox, "text-transform-pro", &input(text, operation)).await.unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer, serde_json::json!({ "text": expected }), "{operation}");
     }
 }
