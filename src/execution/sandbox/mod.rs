@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A guest is called in one of three ways, which its exports decide: as a WASI preview 1 command, through the four functions of
-//! the JSON interface ([`json`]), or as a WASI 0.2 command, which is a component ([`component`]). All have the same limits and see
-//! the same [`world`].
+//! the JSON interface (`json.rs`), or as a WASI 0.2 command, which is a component (`component.rs`). All have the same limits and
+//! see the same world (`world.rs`).
 //!
 //! What must always hold:
 //! - A guest can take no more time, memory, stack, output or log than its [`Limits`], whatever it does, its start function
