@@ -589,7 +589,7 @@ mod tests {
             assert!(report.failures().iter().any(|failure| failure.starts_with("step 4")), "{:?}", report.failures());
             Ok(cast.sellers.len())
         });
-        assert_eq!(played.await.unwrap(), 8);
+        assert_eq!(played.await.unwrap(), 10);
     }
 
     #[tokio::test]
