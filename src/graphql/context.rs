@@ -160,45 +160,69 @@ pub(super) trait Intent: InputType {
 /// What it takes to ask for an operation, and to be told again what it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Right {
-    /// A session, or a key with this scope.
-    Scope(Scope),
+    /// A session, or a key with one of these scopes: what both sides of a deal may do has that of each.
+    Any(&'static [Scope]),
     /// A session.
     Person,
+    /// The session of an arbiter.
+    Arbiter,
     /// The session of an administrator.
     Admin,
 }
 
+const BUYS: Right = Right::Any(&[Scope::TasksWrite]);
+const BIDS: Right = Right::Any(&[Scope::BidsWrite]);
+const KEEPS_AGENTS: Right = Right::Any(&[Scope::AgentsWrite]);
+const EITHER_SIDE: Right = Right::Any(&[Scope::TasksWrite, Scope::WorkWrite]);
+
 /// The right to each operation that takes an idempotency key. Its verb asks for the same; here it is asked before an earlier
 /// answer is repeated, so that a key with narrow scopes cannot read what a wider one did.
 const RIGHTS: &[(&str, Right)] = &[
-    ("acceptResult", Right::Scope(Scope::TasksWrite)),
-    ("awardAuction", Right::Scope(Scope::TasksWrite)),
-    ("cancelAuction", Right::Scope(Scope::TasksWrite)),
-    ("cancelChannelClose", Right::Scope(Scope::TasksWrite)),
-    ("cancelTask", Right::Scope(Scope::TasksWrite)),
+    ("acceptResult", BUYS),
+    ("awardAuction", BUYS),
+    ("cancelAuction", BUYS),
+    ("cancelChannelClose", BUYS),
+    ("cancelTask", BUYS),
+    ("claimVoucher", EITHER_SIDE),
+    ("commitBid", BIDS),
     ("createApiKey", Right::Person),
-    ("createAuction", Right::Scope(Scope::TasksWrite)),
-    ("deductFromChannel", Right::Scope(Scope::TasksWrite)),
-    ("executeTask", Right::Scope(Scope::TasksWrite)),
+    ("createAuction", BUYS),
+    ("deductFromChannel", BUYS),
+    ("executeTask", BUYS),
     ("issueCredits", Right::Admin),
-    ("openChannel", Right::Scope(Scope::TasksWrite)),
-    ("rateAgent", Right::Scope(Scope::TasksWrite)),
+    ("openChannel", BUYS),
+    ("openDispute", EITHER_SIDE),
+    ("rateAgent", BUYS),
     ("redeemCredits", Right::Admin),
-    ("registerAgent", Right::Scope(Scope::AgentsWrite)),
-    ("rejectResult", Right::Scope(Scope::TasksWrite)),
-    ("requestChannelClose", Right::Scope(Scope::TasksWrite)),
-    ("submitBid", Right::Scope(Scope::BidsWrite)),
-    ("topUpChannel", Right::Scope(Scope::TasksWrite)),
-    ("withdrawBid", Right::Scope(Scope::BidsWrite)),
-    ("withdrawEarnings", Right::Scope(Scope::AgentsWrite)),
+    ("registerAgent", KEEPS_AGENTS),
+    ("rejectResult", BUYS),
+    ("requestChannelClose", BUYS),
+    ("resolveDispute", Right::Arbiter),
+    ("revealBid", BIDS),
+    ("settleChannel", EITHER_SIDE),
+    ("submitBid", BIDS),
+    ("submitEvidence", EITHER_SIDE),
+    ("topUpChannel", BUYS),
+    ("withdrawBid", BIDS),
+    ("withdrawEarnings", KEEPS_AGENTS),
 ];
 
 /// Checks that the caller may ask for an operation. What is not in the table is for signed-in persons alone.
 fn may_ask(caller: &Caller, operation: &str) -> Result<()> {
     let right = RIGHTS.iter().find(|(name, _)| *name == operation).map_or(Right::Person, |(_, right)| *right);
     match right {
-        Right::Scope(scope) => caller.with_scope(scope).map(|_| ()),
+        Right::Any(scopes) => {
+            let mut refused = caller.user().map(|_| ());
+            for scope in scopes {
+                refused = caller.with_scope(*scope).map(|_| ());
+                if refused.is_ok() {
+                    break;
+                }
+            }
+            refused
+        }
         Right::Person => caller.in_person().map(|_| ()),
+        Right::Arbiter => caller.arbiter().map(|_| ()),
         Right::Admin => caller.admin().map(|_| ()),
     }
 }
