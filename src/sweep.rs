@@ -13,7 +13,7 @@ use crate::{
     channel::stream,
     error::Result,
     execution,
-    store::{Store, Work},
+    store::{Store, Work, failpoint},
     task::{self as tasks, dispute as disputes},
 };
 
@@ -56,6 +56,7 @@ pub async fn once(store: &Store) -> Result<u64> {
 /// One verb in a unit of work of its own. What fails is logged and stays due, so the next round tries it again, and it does not
 /// keep the rest of the round waiting.
 async fn step(store: &Store, verb: impl AsyncFnOnce(&mut Work) -> Result<bool>) -> u64 {
+    failpoint("sweep::step");
     match store.write(Caller::System, verb).await {
         Ok(acted) => u64::from(acted),
         Err(error) => {

@@ -574,6 +574,9 @@ pub async fn replace_winner(
 pub async fn lock(work: &Work, id: AuctionId) -> Result<auction::Model> {
     let found = auction::Entity::find_by_id(id).lock_exclusive().one(work.tx()).await?;
     work.got_lock();
+    if let Some(auction) = &found {
+        work.not_before(auction.created_at);
+    }
     found.ok_or(Error::NotFound("auction"))
 }
 
@@ -582,6 +585,9 @@ pub async fn lock_of_task(work: &Work, task: entity::id::TaskId) -> Result<aucti
     let found =
         auction::Entity::find().filter(auction::Column::TaskId.eq(task)).lock_exclusive().one(work.tx()).await?;
     work.got_lock();
+    if let Some(auction) = &found {
+        work.not_before(auction.created_at);
+    }
     found.ok_or(Error::NotFound("task"))
 }
 

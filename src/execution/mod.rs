@@ -40,7 +40,7 @@ use crate::{
     caller::Caller,
     config,
     error::{Error, Result},
-    store::{Store, Work},
+    store::{Store, Work, failpoint},
     task::{self as tasks, Fault, Report, Usage, rules::TaskRefused},
 };
 use rules::AfterFailure;
@@ -67,6 +67,9 @@ pub async fn claim(work: &mut Work, worker: &str) -> Result<Option<Claim>> {
             .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
             .one(work.tx())
             .await?;
+        if let Some(task) = &task {
+            work.not_before(tasks::rules::newest(task));
+        }
         if let Some(task) = task
             && let Some(claim) = claim_one(work, id, task, worker).await?
         {
@@ -126,8 +129,11 @@ pub async fn is_waiting(store: &Store) -> Result<bool> {
 /// Keeps a claim alive. Fails with `LEASE_LOST` once somebody else holds the work or it has ended.
 pub async fn heartbeat(work: &mut Work, id: ExecutionId, token: i64) -> Result<()> {
     let leased_until = work.now().after(work.terms().lease);
+    // A clock that steps back must not take away time that was given.
+    let given = Expr::col(execution::Column::LeasedUntil);
+    let longer = Expr::case(given.clone().gt(leased_until), given).finally(leased_until);
     let updated = execution::Entity::update_many()
-        .col_expr(execution::Column::LeasedUntil, Expr::value(Some(leased_until)))
+        .col_expr(execution::Column::LeasedUntil, longer.into())
         .filter(execution::Column::Id.eq(id))
         .filter(execution::Column::Token.eq(token))
         .filter(execution::Column::Status.eq(Status::Running))
@@ -297,6 +303,7 @@ impl Worker {
         }
         let claimed = self.store.write(Caller::System, async |work| claim(work, &self.name).await).await?;
         let Some(claim) = claimed else { return Ok(false) };
+        failpoint("worker::claimed");
         let (id, task, token) = (claim.execution.id, claim.task.id, claim.execution.token);
         let finished = tokio::select! {
             ran = self.run(&claim) => match ran {
@@ -349,6 +356,7 @@ impl Worker {
         };
         let schema = claim.task.output_schema.clone();
         let attempt = attempt(&self.sandbox, request, || self.modules.load(sha256), schema).await?;
+        failpoint("worker::ran");
         Ok(Report {
             execution: claim.execution.id,
             outcome: attempt.outcome,

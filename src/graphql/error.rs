@@ -10,10 +10,11 @@
 //! | `BooksBroken` | `errors`, retryable, with the reason `BOOKS_BROKEN` | `UNAVAILABLE` |
 //! | `Internal` | `errors`; its text goes to the log, with the request id, and nowhere else | `INTERNAL_SERVER_ERROR` |
 
+use crate::{
+    error::{Error, Result},
+    store::is_outage,
+};
 use async_graphql::{Enum, ErrorExtensionValues, Interface, SimpleObject};
-use sea_orm::{DbErr, RuntimeErr};
-
-use crate::error::{Error, Result};
 
 /// A failure that is ready to be sent. It is not `Display`, and there is no `From<Error>` for it, so that `?` cannot send the
 /// text of an internal error by accident.
@@ -43,7 +44,7 @@ pub(super) fn fault(error: &Error, request_id: &str) -> Fault {
         Error::Invalid { .. } | Error::Refused(_) => ("BAD_USER_INPUT", false),
         Error::Throttled(_) => ("RATE_LIMITED", true),
         Error::Unavailable(_) | Error::BooksBroken => ("UNAVAILABLE", true),
-        Error::Internal(source) if is_busy(source.as_ref()) => ("UNAVAILABLE", true),
+        Error::Internal(source) if is_outage(source.as_ref()) => ("UNAVAILABLE", true),
         Error::Internal(_) => ("INTERNAL_SERVER_ERROR", false),
     };
     let mut extensions = ErrorExtensionValues::default();
@@ -84,14 +85,6 @@ pub(super) fn fault(error: &Error, request_id: &str) -> Fault {
     let mut sent = async_graphql::Error::new(message);
     sent.extensions = Some(extensions);
     Fault(sent)
-}
-
-/// Whether the database could not be reached in time, as opposed to refusing what we said.
-fn is_busy(source: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    match source.downcast_ref::<DbErr>() {
-        Some(DbErr::ConnectionAcquire(_) | DbErr::Conn(RuntimeErr::SqlxError(_))) => true,
-        Some(_) | None => false,
-    }
 }
 
 /// One concept's kind of user error.

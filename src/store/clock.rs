@@ -44,6 +44,14 @@ impl Clock {
             micros.fetch_add(by, Ordering::SeqCst);
         }
     }
+
+    /// Turns a manual clock back, as somebody may do with the computer's.
+    pub fn step_back(&self, by: Duration) {
+        if let Self::Manual(micros) = self {
+            let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+            micros.fetch_sub(by, Ordering::SeqCst);
+        }
+    }
 }
 
 /// Where ids and secrets get their randomness: the operating system's generator, or a seed for repeatable tests.

@@ -364,11 +364,12 @@ impl Store {
 
     /// Reads the log for all subscriptions of this process until `stop`, then ends them. One such task runs in a process.
     pub async fn tail(&self, stop: CancellationToken) -> Result<()> {
-        self.give_places().await?;
-        self.0.hub.state().position = self.head().await?;
+        let mut begun = false;
         while !stop.is_cancelled() {
-            if let Err(error) = self.pump().await {
-                tracing::warn!(%error, "the event log could not be read; trying again");
+            let read = if begun { self.pump().await } else { self.begin_tail().await };
+            match read {
+                Ok(()) => begun = true,
+                Err(error) => tracing::warn!(%error, "the event log could not be read; trying again"),
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -377,6 +378,14 @@ impl Store {
             }
         }
         self.0.hub.close();
+        Ok(())
+    }
+
+    /// The feed begins behind what is there already.
+    async fn begin_tail(&self) -> Result<()> {
+        self.give_places().await?;
+        let head = self.head().await?;
+        self.0.hub.state().position = head;
         Ok(())
     }
 
@@ -408,22 +417,33 @@ impl Store {
         if self.0.backend == DbBackend::Sqlite {
             return Ok(());
         }
+        while !stop.is_cancelled() {
+            let interrupted = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                heard = self.hear() => heard,
+            };
+            if let Err(error) = interrupted {
+                tracing::warn!(%error, "notifications of other instances are interrupted; listening again");
+            }
+            // What was missed meanwhile, the slow poll finds.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Listens on a connection of its own for as long as that lives. A server that is gone or is not the primary any more takes
+    /// the connection with it, so every interruption begins anew.
+    async fn hear(&self) -> Result<()> {
         let pool = self.0.writer.get_postgres_connection_pool();
         let mut listener = sqlx::postgres::PgListener::connect_with(pool).await.map_err(Error::internal)?;
         listener.listen(CHANNEL).await.map_err(Error::internal)?;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                received = listener.recv() => {
-                    // The listener connects again by itself; what it missed meanwhile, the slow poll finds.
-                    if let Err(error) = received {
-                        tracing::warn!(%error, "notifications of other instances are interrupted");
-                        tokio::time::sleep(POLL).await;
-                    }
-                    self.0.hub.wake.notify_one();
-                }
-            }
+        while listener.try_recv().await.map_err(Error::internal)?.is_some() {
+            self.0.hub.wake.notify_one();
         }
+        Ok(())
     }
 }
 

@@ -11,9 +11,11 @@
 
 mod clock;
 mod events;
+pub mod failpoint;
 mod identity;
 pub(crate) mod keys;
 mod once;
+mod outage;
 mod work;
 
 use std::{
@@ -40,8 +42,10 @@ use sqlx::{
 
 pub use clock::{Clock, Entropy};
 pub use events::{Cursor, Event, Follow, InvalidCursor, Line, Topic};
+pub use failpoint::failpoint;
 pub use identity::Instance;
 pub use once::{Answer, Once, OnceRefused};
+pub use outage::is_outage;
 pub use work::{Work, derived_uuid, first_id};
 
 use crate::{
@@ -259,7 +263,7 @@ impl Store {
                 Ok(value)
             }
             Err(error) => {
-                work.rollback().await?;
+                work.undo().await;
                 Err(error)
             }
         }
@@ -316,11 +320,14 @@ async fn connect_sqlite(path: &str, storage: &Storage) -> Result<(DatabaseConnec
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(5))
+        .busy_timeout(storage.acquire_timeout)
         .statement_cache_capacity(STATEMENT_CACHE);
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
         .test_before_acquire(false)
+        // When the disk is full or fails, SQLite undoes the transaction by itself, and the pool goes on believing that there is
+        // one. Such a connection is of no use any more; another one takes its place.
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .acquire_timeout(storage.acquire_timeout.saturating_mul(6))
         .idle_timeout(None)
         .max_lifetime(None)

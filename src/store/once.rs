@@ -9,7 +9,7 @@ use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait, SqlErr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use super::{Store, Work};
+use super::{Store, Work, failpoint};
 use crate::{
     caller::Caller,
     error::{Error, Refusal, Result, refusals},
@@ -90,7 +90,7 @@ impl Store {
                 Err(refusal)
             }
             Err(error) => {
-                work.rollback().await?;
+                work.undo().await;
                 // The same intent may have been done meanwhile, and that be what is in the way of this call.
                 return match find(&self.0.writer, user, &once).await? {
                     Some(record) => replay(&record, &once),
@@ -98,6 +98,7 @@ impl Store {
                 };
             }
         };
+        failpoint("once::before_record");
         let recorded = match &outcome {
             Ok(value) => Recorded::Done(serde_json::to_value(value)?),
             Err(refusal) => Recorded::Refused(refusal.clone()),
@@ -122,7 +123,7 @@ impl Store {
                 replay(&record, &once)
             }
             Err(error) => {
-                work.rollback().await?;
+                work.undo().await;
                 Err(error.into())
             }
         }

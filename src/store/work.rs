@@ -1,12 +1,22 @@
 //! The unit of work: one transaction, one caller, one instant, one batch of events.
 
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicI64, Ordering},
+};
 
-use entity::{event, id::Id, time::Timestamp};
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, EntityTrait, NotSet};
+use entity::{
+    event,
+    id::{Id, TaskId},
+    time::Timestamp,
+};
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, ExprTrait, FromQueryResult, Iterable,
+    sea_query::{Expr, Func, Order, Query},
+};
 use uuid::{Builder, Uuid};
 
-use super::{Event, Instance, Store};
+use super::{Event, Instance, Store, failpoint};
 use crate::{
     caller::Caller,
     config::Terms,
@@ -21,13 +31,15 @@ pub struct Work {
     caller: Caller,
     began: Timestamp,
     locked: OnceLock<Timestamp>,
+    /// Microseconds of the instant before which this cannot happen.
+    least: AtomicI64,
     events: Vec<Event>,
 }
 
 impl Work {
     pub(super) fn new(store: Store, tx: DatabaseTransaction, caller: Caller) -> Self {
         let began = store.clock().now();
-        Self { store, tx, caller, began, locked: OnceLock::new(), events: Vec::new() }
+        Self { store, tx, caller, began, locked: OnceLock::new(), least: AtomicI64::new(0), events: Vec::new() }
     }
 
     /// The transaction, for queries.
@@ -45,13 +57,20 @@ impl Work {
     /// The one instant at which all of this happens: when it got its first lock, or when it began if it needs none.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.locked.get().copied().unwrap_or(self.began)
+        let read = self.locked.get().copied().unwrap_or(self.began);
+        Ord::max(read, Timestamp::from_micros(self.least.load(Ordering::Relaxed)))
     }
 
     /// Says that a lock was got on what this work decides on. It may have waited for others that began later and are done now;
     /// from the first lock on it happens after them, so that the history of a subject never goes back in time.
     pub fn got_lock(&self) {
         self.locked.get_or_init(|| self.store.clock().now());
+    }
+
+    /// Says that this happens to something that has a history up to `instant`. The clock may have been turned back since, or be
+    /// behind that of another process; what happens to one thing stays in order all the same, and nothing takes less than no time.
+    pub fn not_before(&self, instant: Timestamp) {
+        self.least.fetch_max(instant.micros(), Ordering::Relaxed);
     }
 
     /// The terms of the market.
@@ -86,37 +105,52 @@ impl Work {
         self.events.push(event);
     }
 
-    /// Writes the staged events; the caller commits.
+    /// Writes the staged events; the caller commits. A line about a task is not older than the one before it, whatever the clocks
+    /// say that wrote them.
     async fn write_events(&mut self) -> Result<Vec<event::Model>> {
-        let (actor_id, now) = (self.caller.user_id(), self.now());
-        let rows: Vec<event::ActiveModel> = self
-            .events
-            .drain(..)
-            .map(|event| event::ActiveModel {
-                id: NotSet,
-                kind: Set(event.kind),
-                auction_id: Set(event.auction_id),
-                task_id: Set(event.task_id),
-                channel_id: Set(event.channel_id),
-                agent_id: Set(event.agent_id),
-                payer_id: Set(event.payer_id),
-                owner_id: Set(event.owner_id),
-                actor_id: Set(actor_id),
-                payload: Set(event.payload),
-                occurred_at: Set(now),
-            })
-            .collect();
-        if rows.is_empty() {
+        if self.events.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(event::Entity::insert_many(rows).exec_with_returning(&self.tx).await?)
+        let (actor_id, now) = (self.caller.user_id(), self.now());
+        let mut insert = Query::insert();
+        insert.into_table(event::Entity).columns(event::Column::iter().skip(1)).returning_all();
+        for event in self.events.drain(..) {
+            let occurred_at = match event.task_id {
+                Some(task) => Func::greatest([Expr::val(now), newest_line(task)]).into(),
+                None => Expr::val(now),
+            };
+            let values = [
+                Expr::val(event.kind),
+                Expr::val(event.auction_id),
+                Expr::val(event.task_id),
+                Expr::val(event.channel_id),
+                Expr::val(event.agent_id),
+                Expr::val(event.payer_id),
+                Expr::val(event.owner_id),
+                Expr::val(actor_id),
+                Expr::val(event.payload),
+                occurred_at,
+            ];
+            insert.values(values).map_err(Error::internal)?;
+        }
+        let rows = self.tx.query_all(&insert).await?;
+        Ok(rows.iter().map(|row| event::Model::from_query_result(row, "")).collect::<std::result::Result<_, _>>()?)
     }
 
     /// Makes all of it durable and visible at once, then tells.
     pub(super) async fn commit(mut self) -> Result<()> {
-        let events = self.write_events().await?;
+        failpoint("store::before_events");
+        let events = match self.write_events().await {
+            Ok(events) => events,
+            Err(error) => {
+                self.undo().await;
+                return Err(error);
+            }
+        };
         let Self { store, tx, .. } = self;
+        failpoint("store::before_commit");
         tx.commit().await?;
+        failpoint("store::after_commit");
         store.announce(&events);
         Ok(())
     }
@@ -125,6 +159,26 @@ impl Work {
     pub(super) async fn rollback(self) -> Result<()> {
         self.tx.rollback().await.map_err(Error::from)
     }
+
+    /// Undoes what is left of a unit of work that failed. The database may have undone it by itself, or be gone: then nothing of it
+    /// happened either, and its own error says more than that of the rollback.
+    pub(super) async fn undo(self) {
+        if let Err(error) = self.rollback().await {
+            tracing::warn!(%error, "a failed unit of work could not be undone; the database has dropped it by itself");
+        }
+    }
+}
+
+/// The instant of the newest line about a task, or the beginning of time.
+fn newest_line(task: TaskId) -> Expr {
+    let newest = Query::select()
+        .column(event::Column::OccurredAt)
+        .from(event::Entity)
+        .and_where(Expr::col(event::Column::TaskId).eq(task))
+        .order_by(event::Column::Id, Order::Desc)
+        .limit(1)
+        .take();
+    Func::coalesce([Expr::from(newest), Expr::val(0_i64)]).into()
 }
 
 /// A UUID that depends on its parts alone, so that a retry makes the same one: version 5 under a namespace of ours.

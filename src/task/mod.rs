@@ -66,7 +66,7 @@ use crate::{
     error::{Error, Result},
     ledger,
     reputation::{self, Evidence},
-    store::{Event, Work},
+    store::{Event, Work, failpoint},
 };
 use rules::{Life, Step, TaskRefused, Turn};
 
@@ -122,6 +122,7 @@ async fn post(work: &mut Work, new: NewTask, terms: AuctionTerms) -> Result<(tas
     }
 
     let hold = ledger::hold_budget(work, requester, task.id, task.budget).await?;
+    failpoint("task::held");
     let mut task = task::Model { hold_id: hold.id, requester_id: requester, ..task };
     work.record(about(&task, event::Kind::TaskPosted, Payload { amount: Some(task.budget), ..Payload::default() }));
     // The auction refers to the task, so the task is there first; its deadline is the auction's, which opens next.
@@ -586,6 +587,7 @@ async fn conclude(
     let (paid, succeeded) = (turn.flow.paid, turn.life.status == Status::Completed);
     let reason = if succeeded { CloseReason::Settled } else { CloseReason::Refunded };
     let settled = channels::settle(work, channel, agent.owner_id, paid, reason).await?;
+    failpoint("task::paid");
     let promised = match task.bid_id {
         Some(bid) => bid::Entity::find_by_id(bid).one(work.tx()).await?.and_then(|bid| bid.promised_ms),
         None => None,
@@ -733,6 +735,9 @@ pub async fn due(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Resul
 pub async fn lock(work: &Work, id: TaskId) -> Result<task::Model> {
     let found = task::Entity::find_by_id(id).lock_exclusive().one(work.tx()).await?;
     work.got_lock();
+    if let Some(task) = &found {
+        work.not_before(rules::newest(task));
+    }
     found.ok_or(Error::NotFound("task"))
 }
 

@@ -84,6 +84,13 @@ impl Life {
     }
 }
 
+/// The newest instant in the history of a task.
+#[must_use]
+pub fn newest(task: &task::Model) -> Timestamp {
+    let later = [task.awarded_at, task.started_at, task.submitted_at, task.finished_at];
+    later.into_iter().flatten().fold(task.created_at, Timestamp::max)
+}
+
 /// What can happen to a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {

@@ -16,7 +16,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::guard::Rejected;
-use crate::error::Error;
+use crate::{error::Error, store::is_outage};
 
 /// Errors that one answer lists at most; a document of a few kilobytes can contain thousands.
 const LISTED: usize = 20;
@@ -156,6 +156,10 @@ impl From<Error> for Fault {
                 retry_after: Some(Duration::from_secs(1)),
                 ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code::UNAVAILABLE, message)
             },
+            Error::Internal(cause) if is_outage(cause.as_ref()) => {
+                tracing::error!(error = %cause, "a request failed");
+                Error::Unavailable("The service is too busy; try again.").into()
+            }
             Error::Internal(cause) => Self::internal(cause),
         }
     }

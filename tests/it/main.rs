@@ -18,15 +18,21 @@ mod channel;
 #[cfg(test)]
 mod channel_model;
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
 mod commit_reveal;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod dispute;
 #[cfg(test)]
 mod events;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod guest;
 #[cfg(test)]
@@ -59,6 +65,8 @@ mod task_model;
 mod tidy;
 #[cfg(test)]
 mod transport;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod user;
 #[cfg(test)]

@@ -93,6 +93,16 @@ impl Client {
         Self { address, ..self.clone() }
     }
 
+    /// Nobody in particular, at the same place.
+    pub fn anonymous(&self) -> Self {
+        Self::new(self.http.clone(), self.address)
+    }
+
+    /// The same client with connections of another kind.
+    pub fn through(&self, http: reqwest::Client) -> Self {
+        Self { http, ..self.clone() }
+    }
+
     /// The id of the user.
     pub fn id(&self) -> &str {
         &self.id

@@ -1,0 +1,591 @@
+//! Clients that work on the market whatever happens to it, and remember what they were told.
+//!
+//! [`OPERATIONS`] is the one table of what they do. An operation says how its input is made, what a client learns from the answer,
+//! and by which question to the database its effect is counted. The oracle needs nothing else.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use reqwest::{Method, header::CONTENT_TYPE};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::program::ADMIN;
+use crate::world::{Client, PASSWORD};
+
+/// Clients at once; the first is the administrator, who issues and redeems.
+pub const CLIENTS: usize = 16;
+const TOKENS: &str = "tokens { accessToken user { id } } userErrors { code message field }";
+/// Credits that everybody begins with, in millionths.
+const BEGINNING: i64 = 50_000_000;
+
+/// A hosted agent that counts for a moment and answers `1`.
+const SLOW: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 16) "1")
+    (func (export "_start") (local $left i64)
+        (local.set $left (i64.const 20000000))
+        (loop $again
+            (local.set $left (i64.sub (local.get $left) (i64.const 1)))
+            (br_if $again (i64.ne (local.get $left) (i64.const 0))))
+        (i32.store (i32.const 0) (i32.const 16))
+        (i32.store (i32.const 4) (i32.const 1))
+        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+
+/// One thing that clients do.
+pub struct Operation {
+    /// The root field.
+    pub field: &'static str,
+    pub document: &'static str,
+    /// How often it is done, in relation to the others; separately for the administrator and for everybody else.
+    pub weight: [u32; 2],
+    /// Whether the input names its intent by a key. What has none may be refused when it is sent again.
+    pub keyed: bool,
+    /// The input, and the mark by which its effect is found, or nothing when there is nothing to do it about.
+    make: fn(&mut Player, &Board, u64) -> Option<(Value, String)>,
+    /// What a client remembers of the payload of an answer that was no refusal.
+    learn: fn(&mut Player, &Board, &Intent, &Value),
+    /// Counts the effects of one intent; `{mark}` stands for its mark.
+    pub count: &'static str,
+    /// Counts the effects of all intents of this and every other operation with the same question.
+    pub total: Option<&'static str>,
+    /// What the operation adds to the wallet of the user that its input names, in the sign of its amount.
+    pub moves: i64,
+}
+
+fn nothing(_: &mut Player, _: &Board, _: &Intent, _: &Value) {}
+
+const TOTAL_TASKS: &str = "SELECT COUNT(*) AS n FROM tasks";
+
+/// All that clients do.
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        field: "issueCredits",
+        document: "mutation($input: IssueCreditsInput!) { issueCredits(input: $input) {
+            transfer { id amount } userErrors { code } } }",
+        weight: [8, 0],
+        keyed: true,
+        make: |_, board, number| {
+            let input = json!({ "userId": board.somebody(number), "amount": "3", "reference": mark(number) });
+            Some((input, mark(number)))
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM transfers WHERE kind = 'ISSUE' AND reference = '{mark}'",
+        total: Some("SELECT COUNT(*) AS n FROM transfers WHERE kind = 'ISSUE'"),
+        moves: 1,
+    },
+    Operation {
+        field: "redeemCredits",
+        document: "mutation($input: RedeemCreditsInput!) { redeemCredits(input: $input) {
+            transfer { id amount } userErrors { code } } }",
+        weight: [3, 0],
+        keyed: true,
+        make: |_, board, number| {
+            let input = json!({ "userId": board.somebody(number), "amount": "2", "reference": mark(number) });
+            Some((input, mark(number)))
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM transfers WHERE kind = 'REDEEM' AND reference = '{mark}'",
+        total: Some("SELECT COUNT(*) AS n FROM transfers WHERE kind = 'REDEEM'"),
+        moves: -1,
+    },
+    Operation {
+        field: "executeTask",
+        document: "mutation($input: ExecuteTaskInput!) { executeTask(input: $input) {
+            task { id status budget createdAt } userErrors { code } } }",
+        weight: [0, 8],
+        keyed: true,
+        make: |_, _, number| {
+            let input = json!({
+                "title": mark(number), "capabilities": ["work"], "input": number, "budget": "3", "timeout": "PT20S",
+                "startTimeout": "PT20S",
+            });
+            Some((input, mark(number)))
+        },
+        learn: |player, _, _, payload| player.tasks.push(text(&payload["task"]["id"])),
+        count: "SELECT COUNT(*) AS n FROM tasks WHERE title = '{mark}'",
+        total: Some(TOTAL_TASKS),
+        moves: 0,
+    },
+    Operation {
+        field: "createAuction",
+        document: "mutation($input: CreateAuctionInput!) { createAuction(input: $input) {
+            auction { id task { id } } userErrors { code } } }",
+        weight: [0, 6],
+        keyed: true,
+        make: |player, _, number| {
+            let kind = if player.dice.random() { "FIRST_PRICE" } else { "SECOND_PRICE" };
+            let visibility = if player.dice.random() { "SEALED" } else { "OPEN" };
+            let input = json!({
+                "title": mark(number), "capabilities": ["work"], "input": number, "budget": "4", "kind": kind,
+                "visibility": visibility, "closesIn": format!("PT{}S", player.dice.random_range(1..4)),
+                "startTimeout": "PT1S",
+            });
+            Some((input, mark(number)))
+        },
+        learn: |player, board, intent, payload| {
+            let auction = text(&payload["auction"]["id"]);
+            player.cancellable.push((text(&payload["auction"]["task"]["id"]), intent.mark.clone()));
+            board.auctions.lock().unwrap().push(auction);
+        },
+        count: "SELECT COUNT(*) AS n FROM tasks WHERE title = '{mark}'",
+        total: Some(TOTAL_TASKS),
+        moves: 0,
+    },
+    // The same mutation, awarded by hand.
+    Operation {
+        field: "createAuction",
+        document: "mutation($input: CreateAuctionInput!) { createAuction(input: $input) {
+            auction { id task { id } } userErrors { code } } }",
+        weight: [0, 3],
+        keyed: true,
+        make: |_, _, number| {
+            let input = json!({
+                "title": mark(number), "capabilities": ["hand"], "input": number, "budget": "4", "awardMode": "MANUAL",
+                "closesIn": "PT60S", "startTimeout": "PT1S",
+            });
+            Some((input, mark(number)))
+        },
+        learn: |player, board, intent, payload| {
+            let auction = text(&payload["auction"]["id"]);
+            player.manual.push((auction.clone(), intent.mark.clone()));
+            player.leftover.push(text(&payload["auction"]["task"]["id"]));
+            board.auctions.lock().unwrap().push(auction);
+        },
+        count: "SELECT COUNT(*) AS n FROM tasks WHERE title = '{mark}'",
+        total: Some(TOTAL_TASKS),
+        moves: 0,
+    },
+    Operation {
+        field: "submitBid",
+        document: "mutation($input: SubmitBidInput!) { submitBid(input: $input) {
+            bid { id price } userErrors { code } } }",
+        weight: [0, 8],
+        keyed: true,
+        make: |player, board, number| {
+            let auction = board.recent(&mut player.dice)?;
+            // Hosted agents ask for two credits exactly, so a price is the mark of its bid.
+            let micros = if player.dice.random() { 1_000_001 + number } else { 2_000_001 + number };
+            let price = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+            Some((json!({ "auctionId": auction, "agentId": player.agent, "price": price }), micros.to_string()))
+        },
+        learn: |player, _, intent, payload| player.bids.push((text(&payload["bid"]["id"]), intent.mark.clone())),
+        count: "SELECT COUNT(*) AS n FROM bids WHERE price = {mark}",
+        total: Some("SELECT COUNT(*) AS n FROM bids WHERE price <> 2000000"),
+        moves: 0,
+    },
+    Operation {
+        field: "withdrawBid",
+        document: "mutation($input: WithdrawBidInput!) { withdrawBid(input: $input) {
+            bid { id } userErrors { code } } }",
+        weight: [0, 1],
+        keyed: false,
+        make: |player, _, _| player.bids.pop().map(|(bid, mark)| (json!({ "bidId": bid }), mark)),
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM bids WHERE status = 'WITHDRAWN' AND price = {mark}",
+        total: None,
+        moves: 0,
+    },
+    Operation {
+        field: "awardAuction",
+        document: "mutation($input: AwardAuctionInput!) { awardAuction(input: $input) {
+            auction { id status clearingPrice } userErrors { code } } }",
+        weight: [0, 3],
+        keyed: true,
+        make: |player, _, _| {
+            // The oldest, so that there was time for bids.
+            let ready = player.manual.len() > 1;
+            ready.then(|| player.manual.remove(0)).map(|(auction, mark)| (json!({ "auctionId": auction }), mark))
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM auctions JOIN tasks ON tasks.id = auctions.task_id \
+                WHERE auctions.award_mode = 'MANUAL' AND auctions.winning_bid_id IS NOT NULL AND tasks.title = '{mark}'",
+        total: Some("SELECT COUNT(*) AS n FROM auctions WHERE award_mode = 'MANUAL' AND winning_bid_id IS NOT NULL"),
+        moves: 0,
+    },
+    Operation {
+        field: "cancelTask",
+        document: "mutation($input: CancelTaskInput!) { cancelTask(input: $input) {
+            task { id } userErrors { code } } }",
+        weight: [0, 1],
+        keyed: false,
+        make: |player, _, _| player.cancellable.pop().map(|(task, mark)| (json!({ "taskId": task }), mark)),
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM tasks WHERE status = 'CANCELLED' AND title = '{mark}'",
+        total: None,
+        moves: 0,
+    },
+    Operation {
+        field: "rateAgent",
+        document: "mutation($input: RateAgentInput!) { rateAgent(input: $input) {
+            rating { stars comment } userErrors { code } } }",
+        weight: [0, 3],
+        keyed: true,
+        make: |player, _, number| {
+            (player.tasks.len() > 2).then(|| player.tasks.remove(0)).map(|task| {
+                let stars = number % 5 + 1;
+                (json!({ "taskId": task, "stars": stars, "comment": mark(number) }), mark(number))
+            })
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM ratings WHERE comment = '{mark}'",
+        total: Some("SELECT COUNT(*) AS n FROM ratings"),
+        moves: 0,
+    },
+    Operation {
+        field: "registerAgent",
+        document: "mutation($input: RegisterAgentInput!) { registerAgent(input: $input) {
+            agent { id name } userErrors { code } } }",
+        weight: [0, 1],
+        keyed: true,
+        make: |_, _, number| {
+            let input = json!({ "name": mark(number), "capabilities": ["idle"], "runtime": "EXTERNAL", "price": "1" });
+            Some((input, mark(number)))
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM agents WHERE name = '{mark}'",
+        total: Some("SELECT COUNT(*) AS n FROM agents WHERE name LIKE 'intent-%'"),
+        moves: 0,
+    },
+    Operation {
+        field: "createApiKey",
+        // The secret is told once, so a retry answers the rest.
+        document: "mutation($input: CreateApiKeyInput!) { createApiKey(input: $input) {
+            apiKey { id name } userErrors { code } } }",
+        weight: [0, 1],
+        keyed: true,
+        make: |_, _, number| Some((json!({ "name": mark(number), "scopes": ["READ"] }), mark(number))),
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM api_keys WHERE name = '{mark}'",
+        total: Some("SELECT COUNT(*) AS n FROM api_keys"),
+        moves: 0,
+    },
+];
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("a text: {value}")).to_owned()
+}
+
+/// The name of an intent.
+fn mark(number: u64) -> String {
+    format!("intent-{number}")
+}
+
+/// One thing that a client wanted, and what became of it.
+pub struct Intent {
+    pub operation: &'static Operation,
+    /// Which client it was.
+    pub by: usize,
+    pub variables: Value,
+    pub mark: String,
+    /// The payload of the answer; nothing when the client gave up before there was one.
+    pub answer: Option<Value>,
+}
+
+impl Intent {
+    /// Whether it was answered, and the answer is no refusal.
+    pub fn is_done(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer["userErrors"] == json!([]))
+    }
+}
+
+/// What all clients see.
+#[derive(Default)]
+pub struct Board {
+    auctions: Mutex<Vec<String>>,
+    users: Vec<String>,
+    numbers: AtomicU64,
+    pub tries: AtomicU64,
+    pub failures: AtomicU64,
+}
+
+impl Board {
+    fn somebody(&self, number: u64) -> String {
+        self.users[usize::try_from(number).unwrap() % self.users.len()].clone()
+    }
+
+    /// One of the newest auctions.
+    fn recent(&self, dice: &mut StdRng) -> Option<String> {
+        let auctions = self.auctions.lock().unwrap();
+        let newest = auctions.len().min(12);
+        (newest > 0).then(|| auctions[auctions.len() - 1 - dice.random_range(0..newest)].clone())
+    }
+}
+
+/// One client with what it remembers.
+pub struct Player {
+    number: usize,
+    email: String,
+    client: Client,
+    agent: String,
+    dice: StdRng,
+    tasks: Vec<String>,
+    cancellable: Vec<(String, String)>,
+    manual: Vec<(String, String)>,
+    leftover: Vec<String>,
+    bids: Vec<(String, String)>,
+}
+
+/// How a client behaves towards a service that fails.
+#[derive(Clone, Copy)]
+pub struct Manners {
+    /// It gives an intent up after its first failure, once in so many times.
+    pub gives_up_once_in: u32,
+    /// How often it sends everything at least, whatever the answer.
+    pub repeats: usize,
+    /// How long it waits between two intents, in milliseconds at most.
+    pub pause: u64,
+}
+
+/// What one attempt came to.
+enum Sent {
+    Answer(Value),
+    Failed,
+}
+
+impl Player {
+    /// Sends a mutation once.
+    async fn send(&mut self, board: &Board, operation: &Operation, variables: &Value) -> Sent {
+        board.tries.fetch_add(1, Ordering::Relaxed);
+        let body = json!({ "query": operation.document, "variables": variables }).to_string();
+        let request = self.client.request(Method::POST, "/graphql").header(CONTENT_TYPE, "application/json");
+        let answer = match request.body(body).send().await {
+            Ok(reply) => reply.json::<Value>().await.ok(),
+            Err(_) => None,
+        };
+        let failed = match answer {
+            Some(answer) if answer["errors"].is_null() => return Sent::Answer(answer["data"][operation.field].clone()),
+            Some(answer) => answer,
+            None => {
+                board.failures.fetch_add(1, Ordering::Relaxed);
+                return Sent::Failed;
+            }
+        };
+        board.failures.fetch_add(1, Ordering::Relaxed);
+        let extensions = &failed["errors"][0]["extensions"];
+        if extensions["code"] == "UNAUTHENTICATED" {
+            // The token was for a while.
+            self.sign_in().await;
+        } else {
+            assert_eq!(extensions["retryable"], true, "{} {variables}: {failed:#}", operation.field);
+        }
+        Sent::Failed
+    }
+
+    async fn sign_in(&mut self) {
+        let input = json!({ "input": { "email": self.email, "password": PASSWORD } });
+        let login = format!("mutation($input: LoginInput!) {{ login(input: $input) {{ {TOKENS} }} }}");
+        let body = json!({ "query": login, "variables": input }).to_string();
+        let anonymous = self.client.anonymous();
+        let request = anonymous.request(Method::POST, "/graphql").header(CONTENT_TYPE, "application/json").body(body);
+        if let Ok(reply) = request.send().await
+            && let Ok(answer) = reply.json::<Value>().await
+            && answer["data"]["login"]["tokens"].is_object()
+        {
+            self.client = anonymous.signed_in(&self.email, &answer["data"]["login"]["tokens"]);
+        }
+    }
+
+    /// Sends a mutation until it is answered.
+    pub async fn until_answered(&mut self, board: &Board, operation: &Operation, variables: &Value) -> Value {
+        for _ in 0..4_000 {
+            if let Sent::Answer(answer) = self.send(board, operation, variables).await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("{} is never answered: {variables}", operation.field);
+    }
+
+    /// Something that this client can do now.
+    fn choose(&mut self, board: &Board) -> Option<Intent> {
+        let role = usize::from(self.number > 0);
+        let all: u32 = OPERATIONS.iter().map(|operation| operation.weight[role]).sum();
+        let mut at = self.dice.random_range(0..all);
+        let operation = OPERATIONS.iter().find(|operation| {
+            let found = at < operation.weight[role];
+            at = at.saturating_sub(operation.weight[role]);
+            found
+        })?;
+        let number = board.numbers.fetch_add(1, Ordering::Relaxed);
+        let (mut input, mark) = (operation.make)(self, board, number)?;
+        if operation.keyed {
+            input["idempotencyKey"] = json!(format!("key-{number}"));
+        }
+        let variables = json!({ "input": input });
+        Some(Intent { operation, by: self.number, variables, mark, answer: None })
+    }
+
+    async fn work(&mut self, board: &Board, manners: Manners, over: &CancellationToken) -> Vec<Intent> {
+        let mut intents = Vec::new();
+        while !over.is_cancelled() {
+            let Some(mut intent) = self.choose(board) else { continue };
+            let gives_up = self.dice.random_range(0..manners.gives_up_once_in) == 0;
+            loop {
+                match self.send(board, intent.operation, &intent.variables).await {
+                    Sent::Answer(answer) => {
+                        intent.answer = Some(answer);
+                        break;
+                    }
+                    Sent::Failed if gives_up => break,
+                    Sent::Failed => tokio::time::sleep(Duration::from_millis(25)).await,
+                }
+            }
+            if let (true, Some(answer)) = (intent.operation.keyed, &intent.answer) {
+                for _ in 1..manners.repeats {
+                    let again = self.until_answered(board, intent.operation, &intent.variables).await;
+                    assert_eq!(again, *answer, "{} is answered otherwise the next time", intent.operation.field);
+                }
+            }
+            self.learn(board, &intent);
+            intents.push(intent);
+            let pause = self.dice.random_range(0..=manners.pause);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        intents
+    }
+
+    fn learn(&mut self, board: &Board, intent: &Intent) {
+        if let (true, Some(answer)) = (intent.is_done(), &intent.answer) {
+            (intent.operation.learn)(self, board, intent, answer);
+        }
+    }
+
+    /// Takes back what nobody else would end for a day.
+    async fn clear_up(&mut self, board: &Board) {
+        let cancel = OPERATIONS.iter().find(|operation| operation.field == "cancelTask").unwrap();
+        for task in std::mem::take(&mut self.leftover) {
+            self.until_answered(board, cancel, &json!({ "input": { "taskId": task } })).await;
+        }
+        self.manual.clear();
+    }
+}
+
+/// All clients.
+pub struct Workload {
+    pub board: Board,
+    pub players: Vec<Player>,
+}
+
+impl Workload {
+    /// Makes the people, their credits and their agents on a service that works.
+    pub async fn set_up(nobody: &Client, seed: u64) -> Self {
+        let login = format!("mutation($input: LoginInput!) {{ login(input: $input) {{ {TOKENS} }} }}");
+        let input = json!({ "email": ADMIN, "password": PASSWORD });
+        let answer = nobody.done("login", &login, json!({ "input": input })).await;
+        let admin = nobody.clone().signed_in(ADMIN, &answer["tokens"]);
+        let mut board = Board::default();
+        let mut players = vec![player(0, ADMIN.to_owned(), admin.clone(), String::new(), seed)];
+        let register = format!("mutation($input: RegisterUserInput!) {{ registerUser(input: $input) {{ {TOKENS} }} }}");
+        for number in 1..=CLIENTS {
+            let email = format!("client-{number}@example.com");
+            let input = json!({ "email": email, "displayName": email, "password": PASSWORD });
+            let answer = nobody.done("registerUser", &register, json!({ "input": input })).await;
+            let client = nobody.clone().signed_in(&email, &answer["tokens"]);
+            if number == CLIENTS {
+                host(&client).await;
+                break;
+            }
+            let agent = agent(&client, "EXTERNAL", "1", &["work", "hand"]).await;
+            let input = json!({
+                "userId": client.id(), "amount": "50", "reference": format!("beginning-{number}"),
+                "idempotencyKey": format!("beginning-{number}"),
+            });
+            admin.done("issueCredits", OPERATIONS[0].document, json!({ "input": input })).await;
+            board.users.push(client.id().to_owned());
+            players.push(player(number, email, client, agent, seed));
+        }
+        Self { board, players }
+    }
+
+    /// Lets everybody talk to another place.
+    pub fn talk_to(&mut self, http: &reqwest::Client, address: std::net::SocketAddr) {
+        for player in &mut self.players {
+            player.client = player.client.through(http.clone()).at(address);
+        }
+    }
+
+    /// Everybody works until it is over, and finishes what they are at.
+    pub async fn run(&mut self, manners: Manners, over: &CancellationToken) -> Vec<Intent> {
+        let board = &self.board;
+        join_all(self.players.iter_mut().map(|player| player.work(board, manners, over)))
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// An intent that was given up is answered after all.
+    pub fn learn(&mut self, intent: &mut Intent, answer: Value) {
+        intent.answer = Some(answer);
+        self.players[intent.by].learn(&self.board, intent);
+    }
+
+    /// Takes back what nobody else would end for a day.
+    pub async fn clear_up(&mut self) {
+        let board = &self.board;
+        join_all(self.players.iter_mut().map(|player| player.clear_up(board))).await;
+    }
+
+    /// The address of each user with a wallet, what it began with, and its client.
+    pub fn wallets(&self) -> impl Iterator<Item = (&str, &str, i64)> {
+        self.players.iter().skip(1).map(|player| (player.email.as_str(), player.client.id(), BEGINNING))
+    }
+
+    /// The set-up's part of each total.
+    pub fn total_before(total: &str) -> u64 {
+        if total.contains("'ISSUE'") { u64::try_from(CLIENTS - 1).unwrap() } else { 0 }
+    }
+
+    /// How often each operation was done, for the report.
+    pub fn census(intents: &[Intent]) -> BTreeMap<&'static str, (usize, usize)> {
+        let mut census = BTreeMap::new();
+        for intent in intents {
+            let (done, all) = census.entry(intent.operation.field).or_insert((0, 0));
+            *done += usize::from(intent.is_done());
+            *all += 1;
+        }
+        census
+    }
+}
+
+fn player(number: usize, email: String, client: Client, agent: String, seed: u64) -> Player {
+    let dice = StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(u64::try_from(number).unwrap()));
+    Player {
+        number,
+        email,
+        client,
+        agent,
+        dice,
+        tasks: Vec::new(),
+        cancellable: Vec::new(),
+        manual: Vec::new(),
+        leftover: Vec::new(),
+        bids: Vec::new(),
+    }
+}
+
+async fn agent(owner: &Client, runtime: &str, price: &str, capabilities: &[&str]) -> String {
+    let register =
+        "mutation($input: RegisterAgentInput!) { registerAgent(input: $input) { agent { id } userErrors { code } } }";
+    let input = json!({
+        "name": "worker", "capabilities": capabilities, "runtime": runtime, "price": price, "idempotencyKey": "worker",
+    });
+    text(&owner.done("registerAgent", register, json!({ "input": input })).await["agent"]["id"])
+}
+
+/// The one hosted agent, whose owner does nothing else.
+async fn host(owner: &Client) {
+    let id = agent(owner, "HOSTED", "2", &["work"]).await;
+    let uploaded = owner.upload(&id, wat::parse_str(SLOW).unwrap()).await;
+    assert_eq!(uploaded.status, 200, "{}", uploaded.text);
+}
