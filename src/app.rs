@@ -3,11 +3,13 @@
 
 use std::{
     io::{BufRead, Write},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use entity::{event, time::Timestamp};
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -126,14 +128,28 @@ impl App {
     /// Starts what runs in the background: the event feed, the sweeper, the workers, the sampler and the audit.
     pub fn start(&self) {
         self.feed();
-        let (store, stop) = (self.store().clone(), self.stop());
-        self.tracker().spawn(sweep::run(store, self.config().sweep_interval, stop));
+        self.keep("the sweeper", |app| sweep::run(app.store().clone(), app.config().sweep_interval, app.stop()));
         for _ in 0..self.config().execution.concurrency {
-            self.tracker().spawn(self.clone().work());
+            self.keep("a worker", Self::work);
         }
-        self.tracker().spawn(self.clone().every(SAMPLE, async |app| app.metrics().sample(app.store()).await));
-        self.tracker().spawn(self.clone().every(AUDIT, async |app| app.audit_recent().await.map(|_| ())));
-        self.tracker().spawn(self.clone().every(SEAL, async |app| app.seal(false).await.map(|_| ())));
+        self.keep("the sampler", |app| app.every(SAMPLE, async |app| app.metrics().sample(app.store()).await));
+        self.keep("the audit", |app| app.every(AUDIT, async |app| app.audit_recent().await.map(|_| ())));
+        self.keep("the seal", |app| app.every(SEAL, async |app| app.seal(false).await.map(|_| ())));
+    }
+
+    /// Runs a loop in the background until the process ends. A panic in it is logged and it begins again: what it does must not stay
+    /// undone for as long as the process lives.
+    fn keep<F>(&self, what: &'static str, run: impl Fn(Self) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let app = self.clone();
+        self.tracker().spawn(async move {
+            while AssertUnwindSafe(run(app.clone())).catch_unwind().await.is_err() {
+                tracing::error!("{what} panicked; it begins again");
+                tokio::time::sleep(IDLE).await;
+            }
+        });
     }
 
     /// Starts the event feed alone, for tests that turn everything else by hand.

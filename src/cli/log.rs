@@ -31,7 +31,8 @@ pub(super) fn start(format: LogFormat, filter: Option<&str>, default: &str) -> R
         LogFormat::Pretty => false,
         LogFormat::Json => true,
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Where a line cannot be written, as on a full disk, neither can a complaint about it, and trying would be a panic.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let started = if json {
         log.json().flatten_event(true).with_current_span(false).try_init()
     } else {

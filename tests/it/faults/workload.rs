@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -305,7 +305,7 @@ pub struct Board {
     users: Vec<String>,
     numbers: AtomicU64,
     pub tries: AtomicU64,
-    pub failures: AtomicU64,
+    pub failures: Arc<AtomicU64>,
 }
 
 impl Board {
@@ -456,6 +456,7 @@ impl Player {
 
     fn learn(&mut self, board: &Board, intent: &Intent) {
         if let (true, Some(answer)) = (intent.is_done(), &intent.answer) {
+            assert!(!answer.to_string().contains("null"), "{} is done, and the answer lacks something: {answer}", intent.mark);
             (intent.operation.learn)(self, board, intent, answer);
         }
     }
