@@ -264,6 +264,7 @@ pub async fn lapsed(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Re
 }
 
 async fn end(work: &Work, execution: &execution::Model, outcome: &std::result::Result<(), String>) -> Result<()> {
+    work.not_before(execution.started_at.unwrap_or(execution.created_at));
     let status = if outcome.is_ok() { Status::Succeeded } else { Status::Failed };
     let updated = execution::Entity::update_many()
         .col_expr(execution::Column::Status, Expr::value(status))

@@ -41,13 +41,16 @@ pub enum Database {
 impl Database {
     pub async fn fresh(folder: &Path) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let Some(server) = server() else {
-            return Self::Sqlite(format!("sqlite:{}", folder.join("world.db").display()));
-        };
+        let Some(server) = server() else { return Self::embedded(folder) };
         let template = template(&server).await;
         let name = format!("{template}_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         statement(&server, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         Self::Postgres { server, name }
+    }
+
+    /// A file in a folder.
+    pub fn embedded(folder: &Path) -> Self {
+        Self::Sqlite(format!("sqlite:{}", folder.join("world.db").display()))
     }
 
     /// A database without a schema.

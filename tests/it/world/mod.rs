@@ -84,6 +84,17 @@ impl World {
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::fresh(folder.path()).await;
+        Self::over(database, folder, change).await
+    }
+
+    /// A world on the embedded database, whatever the others are on.
+    pub async fn embedded() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::embedded(folder.path());
+        Self::over(database, folder, |_| {}).await
+    }
+
+    async fn over(database: Database, folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::in_folder(folder.path());
         config.storage.url = database.url();
         config.storage.max_connections = 6;
@@ -206,6 +217,11 @@ impl World {
     /// Turns the clock and does nothing else.
     pub fn turn(&self, duration: Duration) {
         self.clock.advance(duration);
+    }
+
+    /// Turns the clock back and does nothing else.
+    pub fn turn_back(&self, duration: Duration) {
+        self.clock.step_back(duration);
     }
 
     /// Turns the clock, then lets everything happen that is due, until nothing is.
