@@ -1,11 +1,16 @@
 # The habits. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt bench web
+# Cycles of `make crash`.
+CYCLES ?= 200
+
+.PHONY: help run test crash failover lint fmt bench web
 
 help:
 	@echo 'make run    a market with sample agents on this computer'
 	@echo 'make test   every test, on SQLite and on PostgreSQL'
+	@echo 'make crash  200 kills of the service under load on SQLite, then 50 on PostgreSQL; CYCLES=n for others'
+	@echo 'make failover  a PostgreSQL that dies, is replaced and ends sessions, under load'
 	@echo 'make lint   formatting and lints, as strict as they get'
 	@echo 'make fmt    format the sources'
 	@echo 'make bench  benchmarks'
@@ -17,6 +22,13 @@ run:
 
 test:
 	@bash tests/all.sh
+
+crash:
+	CRASH_CYCLES=$(CYCLES) cargo test --test it crash:: -- --nocapture
+	CRASH_CYCLES=$$(($(CYCLES) / 4)) bash tests/postgres.sh cargo test --test it crash:: -- --nocapture
+
+failover:
+	bash tests/postgres.sh cargo test --test it faults::failover -- --nocapture --test-threads 1
 
 lint:
 	cargo fmt --all --check

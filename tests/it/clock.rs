@@ -55,7 +55,8 @@ async fn look(world: &World, before: &Deadlines) -> Deadlines {
             in_order("the time for bids", &[Some(auction.closes_at), auction.closed_at]);
         }
         if row.status == task::Status::Expired && row.failure_code.as_deref() != Some("NO_ELIGIBLE_BID") {
-            let started_by = row.awarded_at.map(|at| at.after(Duration::from_millis(row.start_timeout_ms.try_into().unwrap())));
+            let started_by =
+                row.awarded_at.map(|at| at.after(Duration::from_millis(row.start_timeout_ms.try_into().unwrap())));
             in_order("the time to start", &[started_by, row.finished_at]);
         }
     }
@@ -133,7 +134,7 @@ async fn a_lease_that_was_renewed_while_the_clock_was_behind_is_not_shorter() {
     assert!(!ended);
     world.turn(Duration::from_secs(11));
     assert_eq!(world.app.sweep_once().await.unwrap(), 1, "and now it is over");
-    world.pass(Duration::from_secs(60)).await;
+    world.pass(Duration::from_mins(1)).await;
     world.check().await;
 }
 

@@ -253,7 +253,10 @@ impl Street {
             ));
         }
         for row in task_result::Entity::find().all(db).await.unwrap() {
-            lines.push(format!("result of {}: {:?} {:?} {:?}", titles[&row.task_id], row.outcome, row.output, row.fault_code));
+            lines.push(format!(
+                "result of {}: {:?} {:?} {:?}",
+                titles[&row.task_id], row.outcome, row.output, row.fault_code
+            ));
         }
         lines.sort();
         lines.extend(self.told(&titles, &agents).await);
@@ -267,10 +270,15 @@ impl Street {
             let page = self.world.app.store().lines(None, Some(at), 500).await.unwrap();
             let Some(last) = page.last() else { return lines };
             at = last.cursor;
-            lines.extend(page.into_iter().map(|Line { event: event::Model { kind, task_id, agent_id, occurred_at, payload, .. }, .. }| {
-                let (task, agent) = (task_id.map(|id| &titles[&id]), agent_id.map(|id| &agents[&id]));
-                format!("event {kind:?} {task:?} {agent:?} {:?} {:?} at {occurred_at:?}", payload.amount, payload.reason)
-            }));
+            lines.extend(page.into_iter().map(
+                |Line { event: event::Model { kind, task_id, agent_id, occurred_at, payload, .. }, .. }| {
+                    let (task, agent) = (task_id.map(|id| &titles[&id]), agent_id.map(|id| &agents[&id]));
+                    format!(
+                        "event {kind:?} {task:?} {agent:?} {:?} {:?} at {occurred_at:?}",
+                        payload.amount, payload.reason
+                    )
+                },
+            ));
         }
     }
 }

@@ -2,7 +2,8 @@
 //! threads; where it says processes they are separate processes' worth of state over one PostgreSQL.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    ops::AddAssign,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -268,6 +269,72 @@ async fn an_auction_is_awarded_or_cancelled_and_never_both() {
         let all = 10 * (round + 1);
         assert_eq!(wallet(&payer).await, ((all - in_escrow).to_string(), in_escrow.to_string()), "round {round}");
     }
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn award_bid_cancel_and_close_at_the_closing_instant_have_one_outcome() {
+    let world = World::start().await;
+    let (payer, owner) = (world.user("payer").await, world.user("owner").await);
+    let agents = two_agents(&world, &owner).await;
+    let (apps, _peer) = processes(&world).await;
+    let mut outcomes = HashMap::new();
+    for round in 0..12_u32 {
+        world.credit(&payer, "10").await;
+        let (before, escrow) = wallet(&payer).await;
+        let by_hand = round % 2 == 0;
+        let mode = if by_hand { "MANUAL" } else { "AUTOMATIC" };
+        // What was awarded keeps its money until the end of the story.
+        let terms = json!({ "closesIn": "PT60S", "awardMode": mode, "startTimeout": "PT100H" });
+        let auction = open_auction(&payer, "race", "10", &terms).await;
+        bid(&owner, &auction, &agents[0], "5").await.unwrap();
+        world.turn(Duration::from_micros(59_999_999));
+        let deciding = async {
+            let cancel = async {
+                let input = json!({ "input": { "auctionId": auction } });
+                outcome(&payer.query(CANCEL, input).await, "cancelAuction", "auction")
+            };
+            // Who is sent first has the better chance.
+            if round % 3 == 0 {
+                let (cancelled, awarded) = join(cancel, award(&payer, &auction, None)).await;
+                (awarded, cancelled)
+            } else {
+                join(award(&payer, &auction, None), cancel).await
+            }
+        };
+        let bidding = join_all(["4", "3"].map(|price| bid(&owner, &auction, &agents[1], price)));
+        let closing = async {
+            world.turn(Duration::from_micros(1));
+            join_all(apps.iter().map(App::sweep_once)).await
+        };
+        let ((awarded, cancelled), (bids, _)) = join(deciding, join(bidding, closing)).await;
+        world.app.sweep_once().await.unwrap();
+
+        let found = payer.query(AUCTION, json!({ "id": auction })).await["auction"].clone();
+        let admitted = 1 + bids.iter().filter(|bid| bid.is_ok()).count();
+        let stored = found["bids"]["nodes"].as_array().unwrap();
+        assert_eq!(stored.len(), admitted, "round {round}: admitted means stored");
+        let ends = [Kind::AuctionAwarded, Kind::AuctionCancelled, Kind::AuctionExpired];
+        let ends = join_all(ends.map(|kind| lines_of(&world, &auction, kind))).await;
+        assert_eq!(ends.iter().sum::<usize>(), 1, "round {round}: {ends:?}");
+        let number = |text: &str| text.parse::<u32>().unwrap();
+        let (after, held) = wallet(&payer).await;
+        let spent = (number(&before) - number(&after), number(&held) - number(&escrow));
+        if cancelled.is_ok() {
+            assert!(awarded.is_err(), "round {round}");
+            assert_eq!((&found["status"], spent), (&json!("CANCELLED"), (0, 0)), "round {round}");
+        } else {
+            assert_eq!(found["status"], "AWARDED", "round {round}: {found:#}");
+            assert_eq!(awarded.is_ok(), by_hand, "round {round}: {awarded:?}");
+            let price = number(found["clearingPrice"].as_str().unwrap());
+            assert_eq!(spent, (price, price), "round {round}");
+            // Nothing that was admitted before the decision was better.
+            let winner = stored.iter().find(|bid| bid["id"] == found["winningBid"]["id"]).unwrap();
+            assert_eq!((&winner["status"], &winner["rank"]), (&json!("WON"), &json!(1)));
+        }
+        outcomes.entry(found["status"].to_string()).or_insert(0_u32).add_assign(1);
+    }
+    eprintln!("race: at the closing instant {outcomes:?}");
     world.check().await;
 }
 

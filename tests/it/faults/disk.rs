@@ -56,7 +56,8 @@ async fn a_full_database_refuses_money_wholly_and_goes_on_when_there_is_room() {
     let before = payer.query(WALLET, json!({})).await;
 
     // The connection of the writer may not make the file any larger.
-    let full = async |work: &mut zerostate::store::Work| Ok(work.tx().execute_unprepared("PRAGMA max_page_count = 1").await?);
+    let full =
+        async |work: &mut zerostate::store::Work| Ok(work.tx().execute_unprepared("PRAGMA max_page_count = 1").await?);
     for round in 0..3 {
         world.app.store().write(Caller::System, full).await.unwrap();
         let key = format!("large-{round}");

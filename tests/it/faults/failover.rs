@@ -134,7 +134,9 @@ async fn a_standby_is_promoted_and_no_acknowledged_effect_is_lost() {
     program.audit();
     drop(server);
     assert!(failed > 0, "clients met the failure");
-    eprintln!("failover: the service was ready {took:?} after the death of the primary, 1.5 s of which nobody was promoted");
+    eprintln!(
+        "failover: the service was ready {took:?} after the death of the primary, 1.5 s of which nobody was promoted"
+    );
     report("failover", &workload, &intents, began);
 }
 

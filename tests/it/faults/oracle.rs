@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::workload::{Intent, Workload};
 
 /// How long everything may take to come to its end: leases, starts and retries of all attempts, on a busy machine.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_secs(90);
 
 /// The whole judgement of what clients did since the last one: `new` is added to `intents`. Answers how long it took until
 /// everything had come to its end. The service works meanwhile.

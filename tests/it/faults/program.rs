@@ -114,7 +114,7 @@ impl Program {
         let (client, since) = (http(), Instant::now());
         let url = format!("http://{}/ready", self.address);
         while !client.get(&url).send().await.is_ok_and(|reply| reply.status() == 200) {
-            assert!(since.elapsed() < Duration::from_secs(60), "the server does not start: {}", self.last_words());
+            assert!(since.elapsed() < Duration::from_mins(1), "the server does not start: {}", self.last_words());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

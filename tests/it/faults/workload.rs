@@ -25,7 +25,7 @@ use crate::world::{Client, PASSWORD};
 pub const CLIENTS: usize = 16;
 const TOKENS: &str = "tokens { accessToken user { id } } userErrors { code message field }";
 /// Credits that everybody begins with, in millionths.
-const BEGINNING: i64 = 50_000_000;
+const BEGINNING: i64 = 5_000_000_000;
 
 /// A hosted agent that counts for a moment and answers `1`.
 const SLOW: &str = r#"(module
@@ -456,7 +456,11 @@ impl Player {
 
     fn learn(&mut self, board: &Board, intent: &Intent) {
         if let (true, Some(answer)) = (intent.is_done(), &intent.answer) {
-            assert!(!answer.to_string().contains("null"), "{} is done, and the answer lacks something: {answer}", intent.mark);
+            assert!(
+                !answer.to_string().contains("null"),
+                "{} is done, and the answer lacks something: {answer}",
+                intent.mark
+            );
             (intent.operation.learn)(self, board, intent, answer);
         }
     }
@@ -498,7 +502,7 @@ impl Workload {
             }
             let agent = agent(&client, "EXTERNAL", "1", &["work", "hand"]).await;
             let input = json!({
-                "userId": client.id(), "amount": "50", "reference": format!("beginning-{number}"),
+                "userId": client.id(), "amount": "5000", "reference": format!("beginning-{number}"),
                 "idempotencyKey": format!("beginning-{number}"),
             });
             admin.done("issueCredits", OPERATIONS[0].document, json!({ "input": input })).await;

@@ -90,9 +90,9 @@ async fn values(db: &DatabaseConnection) -> Vec<String> {
     for (table, columns) in tables() {
         let quoted: Vec<String> = columns
             .split(", ")
-            .map(|column| match db.get_database_backend() {
-                DbBackend::Sqlite => format!("quote({column})"),
-                _ => format!("quote_nullable(CAST({column} AS TEXT))"),
+            .map(|column| {
+                let sqlite = db.get_database_backend() == DbBackend::Sqlite;
+                if sqlite { format!("quote({column})") } else { format!("quote_nullable(CAST({column} AS TEXT))") }
             })
             .collect();
         let mut rows = texts(db, &format!("SELECT {} AS row FROM {table}", quoted.join(" || ', ' || "))).await;
