@@ -31,7 +31,7 @@ use entity::{event, instance};
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
     AccessMode, ActiveValue::Set, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait,
-    IsolationLevel, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions,
+    IsolationLevel, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions,
     TransactionTrait, sea_query::OnConflict,
 };
 use sqlx::{
@@ -150,6 +150,16 @@ impl Store {
     pub async fn pending_migrations(&self) -> Result<Vec<String>> {
         let pending = Migrator::get_pending_migrations(&self.0.writer).await?;
         Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
+    }
+
+    /// The same of a database that was migrated before, asked where reading is: it does not wait behind those that write.
+    pub async fn missing_migrations(&self) -> Result<Vec<String>> {
+        let applied = Statement::from_string(self.0.backend, "SELECT version FROM seaql_migrations");
+        let rows = self.0.reader.query_all_raw(applied).await?;
+        let applied: Vec<String> =
+            rows.iter().map(|row| row.try_get("", "version")).collect::<std::result::Result<_, _>>()?;
+        let known = Migrator::migrations().into_iter().map(|migration| migration.name().to_owned());
+        Ok(known.filter(|name| !applied.contains(name)).collect())
     }
 
     /// Takes back the newest `steps` migrations.

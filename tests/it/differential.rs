@@ -104,7 +104,8 @@ impl Street {
             4..8 => self.bid().await,
             8 => {
                 let Some((bid, who)) = self.pick(|street| &street.bids) else { return String::new() };
-                self.ask(who, WITHDRAW, json!({ "bidId": bid })).await
+                let key = self.key();
+                self.ask(who, WITHDRAW, json!({ "bidId": bid, "idempotencyKey": key })).await
             }
             9 => {
                 let Some((auction, who)) = self.pick(|street| &street.auctions) else { return String::new() };
@@ -113,7 +114,8 @@ impl Street {
             }
             10 => {
                 let Some((task, who)) = self.pick(|street| &street.tasks) else { return String::new() };
-                self.ask(who, CANCEL, json!({ "taskId": task })).await
+                let key = self.key();
+                self.ask(who, CANCEL, json!({ "taskId": task, "idempotencyKey": key })).await
             }
             11 => {
                 let Some((task, who)) = self.pick(|street| &street.tasks) else { return String::new() };
@@ -291,6 +293,7 @@ fn outcome(answer: &Value) -> String {
             fields.values_mut().for_each(without_ids);
         }
     }
+    assert!(answer["data"].is_object(), "the request is wrong: {answer:#}");
     let mut data = answer["data"].clone();
     without_ids(&mut data);
     match answer["errors"][0]["extensions"]["code"].as_str() {

@@ -291,7 +291,7 @@ async fn award_bid_cancel_and_close_at_the_closing_instant_have_one_outcome() {
         world.turn(Duration::from_micros(59_999_999));
         let deciding = async {
             let cancel = async {
-                let input = json!({ "input": { "auctionId": auction } });
+                let input = json!({ "input": { "auctionId": auction, "idempotencyKey": fresh_key() } });
                 outcome(&payer.query(CANCEL, input).await, "cancelAuction", "auction")
             };
             // Who is sent first has the better chance.

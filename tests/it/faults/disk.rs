@@ -105,6 +105,22 @@ async fn a_database_that_another_process_holds_is_busy_and_loses_nothing() {
     world.check().await;
 }
 
+#[tokio::test]
+async fn a_service_whose_writer_is_busy_is_ready_all_the_same() {
+    let world = World::start().await;
+    let ready = async || world.http().get(world.url("/ready")).send().await.unwrap().status().as_u16();
+    let store = world.app.store();
+    // As at the start of the service.
+    world.app.audit().await.unwrap();
+    // The one writer of the embedded database is taken for longer than a look at the database may last.
+    let asked = store.write(Caller::System, async |_| {
+        let asked = ready().await;
+        Ok(asked)
+    });
+    assert_eq!(asked.await.unwrap(), 200);
+    world.check().await;
+}
+
 /// Lets a process write files up to so many bytes, or any.
 fn limit_files(process: u32, bytes: Option<u64>) {
     let soft = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());

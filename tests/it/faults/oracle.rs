@@ -54,8 +54,6 @@ impl Oracle {
             let found = self.number(&intent.operation.count.replace("{mark}", &intent.mark)).await;
             let right = match &intent.answer {
                 Some(_) if intent.is_done() => found == 1,
-                // The refusal may be of its repetition.
-                Some(_) if !intent.operation.keyed => found <= 1,
                 Some(_) => found == 0,
                 None => found <= 1,
             };
@@ -66,19 +64,17 @@ impl Oracle {
 
     /// Every intent is answered as it was before; what was never answered is answered now.
     pub async fn everything_is_answered_the_same(&self, workload: &mut Workload, intents: &mut [Intent]) {
-        let mut ids: HashSet<String> = HashSet::new();
+        let mut ids: HashSet<(&str, String)> = HashSet::new();
         for intent in intents {
-            if intent.operation.keyed || intent.answer.is_none() {
-                let player = &mut workload.players[intent.by];
-                let again = player.until_answered(&workload.board, intent.operation, &intent.variables).await;
-                match &intent.answer {
-                    Some(before) => assert_eq!(again, *before, "{} is answered otherwise", intent.mark),
-                    None => workload.learn(intent, again),
-                }
+            let player = &mut workload.players[intent.by];
+            let again = player.until_answered(&workload.board, intent.operation, &intent.variables).await;
+            match &intent.answer {
+                Some(before) => assert_eq!(again, *before, "{} is answered otherwise", intent.mark),
+                None => workload.learn(intent, again),
             }
-            let created = intent.operation.keyed && intent.operation.field != "awardAuction";
-            if let (true, Some(id)) = (created, intent.answer.as_ref().and_then(id_of)) {
-                assert!(ids.insert(id), "two intents made one thing: {} {:?}", intent.operation.field, intent.answer);
+            let field = intent.operation.field;
+            if let Some(id) = intent.answer.as_ref().and_then(id_of) {
+                assert!(ids.insert((field, id)), "two intents of {field} did one thing: {:?}", intent.answer);
             }
         }
     }

@@ -63,7 +63,6 @@ pub struct Spoiler {
 struct State {
     target: SocketAddr,
     dice: Mutex<StdRng>,
-    calm: CancellationToken,
     counts: Mutex<BTreeMap<Fault, u64>>,
 }
 
@@ -72,12 +71,7 @@ impl Spoiler {
     pub async fn start(target: SocketAddr, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State {
-            target,
-            dice: Mutex::new(StdRng::seed_from_u64(seed)),
-            calm: CancellationToken::new(),
-            counts: Mutex::default(),
-        });
+        let state = Arc::new(State { target, dice: Mutex::new(StdRng::seed_from_u64(seed)), counts: Mutex::default() });
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let (shared, stopped, connections) = (Arc::clone(&state), stop.clone(), tracker.clone());
         tracker.spawn(async move {
@@ -88,11 +82,6 @@ impl Spoiler {
             }
         });
         Self { address, state, stop }
-    }
-
-    /// From now on everything goes through.
-    pub fn calm_down(&self) {
-        self.state.calm.cancel();
     }
 
     /// How often each fault happened.
@@ -111,7 +100,7 @@ impl State {
     fn draw(&self) -> (Fault, Duration) {
         let mut dice = self.dice.lock().unwrap();
         let at = dice.random_range(0..FAULTS.len() * 3 / 2);
-        let fault = if self.calm.is_cancelled() { None } else { FAULTS.get(at).copied() }.unwrap_or(Fault::Nothing);
+        let fault = FAULTS.get(at).copied().unwrap_or(Fault::Nothing);
         *self.counts.lock().unwrap().entry(fault).or_default() += 1;
         (fault, some_millis(&mut dice, 20..1_600))
     }

@@ -48,8 +48,6 @@ pub struct Operation {
     pub document: &'static str,
     /// How often it is done, in relation to the others; separately for the administrator and for everybody else.
     pub weight: [u32; 2],
-    /// Whether the input names its intent by a key. What has none may be refused when it is sent again.
-    pub keyed: bool,
     /// The input, and the mark by which its effect is found, or nothing when there is nothing to do it about.
     make: fn(&mut Player, &Board, u64) -> Option<(Value, String)>,
     /// What a client remembers of the payload of an answer that was no refusal.
@@ -73,7 +71,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: IssueCreditsInput!) { issueCredits(input: $input) {
             transfer { id amount } userErrors { code } } }",
         weight: [8, 0],
-        keyed: true,
         make: |_, board, number| {
             let input = json!({ "userId": board.somebody(number), "amount": "3", "reference": mark(number) });
             Some((input, mark(number)))
@@ -88,7 +85,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: RedeemCreditsInput!) { redeemCredits(input: $input) {
             transfer { id amount } userErrors { code } } }",
         weight: [3, 0],
-        keyed: true,
         make: |_, board, number| {
             let input = json!({ "userId": board.somebody(number), "amount": "2", "reference": mark(number) });
             Some((input, mark(number)))
@@ -103,7 +99,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: ExecuteTaskInput!) { executeTask(input: $input) {
             task { id status budget createdAt } userErrors { code } } }",
         weight: [0, 8],
-        keyed: true,
         make: |_, _, number| {
             let input = json!({
                 "title": mark(number), "capabilities": ["work"], "input": number, "budget": "3", "timeout": "PT20S",
@@ -121,7 +116,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: CreateAuctionInput!) { createAuction(input: $input) {
             auction { id task { id } } userErrors { code } } }",
         weight: [0, 6],
-        keyed: true,
         make: |player, _, number| {
             let kind = if player.dice.random() { "FIRST_PRICE" } else { "SECOND_PRICE" };
             let visibility = if player.dice.random() { "SEALED" } else { "OPEN" };
@@ -147,7 +141,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: CreateAuctionInput!) { createAuction(input: $input) {
             auction { id task { id } } userErrors { code } } }",
         weight: [0, 3],
-        keyed: true,
         make: |_, _, number| {
             let input = json!({
                 "title": mark(number), "capabilities": ["hand"], "input": number, "budget": "4", "awardMode": "MANUAL",
@@ -170,7 +163,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: SubmitBidInput!) { submitBid(input: $input) {
             bid { id price } userErrors { code } } }",
         weight: [0, 8],
-        keyed: true,
         make: |player, board, number| {
             let auction = board.recent(&mut player.dice)?;
             // Hosted agents ask for two credits exactly, so a price is the mark of its bid.
@@ -188,7 +180,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: WithdrawBidInput!) { withdrawBid(input: $input) {
             bid { id } userErrors { code } } }",
         weight: [0, 1],
-        keyed: false,
         make: |player, _, _| player.bids.pop().map(|(bid, mark)| (json!({ "bidId": bid }), mark)),
         learn: nothing,
         count: "SELECT COUNT(*) AS n FROM bids WHERE status = 'WITHDRAWN' AND price = {mark}",
@@ -200,7 +191,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: AwardAuctionInput!) { awardAuction(input: $input) {
             auction { id status clearingPrice } userErrors { code } } }",
         weight: [0, 3],
-        keyed: true,
         make: |player, _, _| {
             // The oldest, so that there was time for bids.
             let ready = player.manual.len() > 1;
@@ -217,7 +207,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: CancelTaskInput!) { cancelTask(input: $input) {
             task { id } userErrors { code } } }",
         weight: [0, 1],
-        keyed: false,
         make: |player, _, _| player.cancellable.pop().map(|(task, mark)| (json!({ "taskId": task }), mark)),
         learn: nothing,
         count: "SELECT COUNT(*) AS n FROM tasks WHERE status = 'CANCELLED' AND title = '{mark}'",
@@ -229,7 +218,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: RateAgentInput!) { rateAgent(input: $input) {
             rating { stars comment } userErrors { code } } }",
         weight: [0, 3],
-        keyed: true,
         make: |player, _, number| {
             (player.tasks.len() > 2).then(|| player.tasks.remove(0)).map(|task| {
                 let stars = number % 5 + 1;
@@ -246,7 +234,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: RegisterAgentInput!) { registerAgent(input: $input) {
             agent { id name } userErrors { code } } }",
         weight: [0, 1],
-        keyed: true,
         make: |_, _, number| {
             let input = json!({ "name": mark(number), "capabilities": ["idle"], "runtime": "EXTERNAL", "price": "1" });
             Some((input, mark(number)))
@@ -262,7 +249,6 @@ pub const OPERATIONS: &[Operation] = &[
         document: "mutation($input: CreateApiKeyInput!) { createApiKey(input: $input) {
             apiKey { id name } userErrors { code } } }",
         weight: [0, 1],
-        keyed: true,
         make: |_, _, number| Some((json!({ "name": mark(number), "scopes": ["READ"] }), mark(number))),
         learn: nothing,
         count: "SELECT COUNT(*) AS n FROM api_keys WHERE name = '{mark}'",
@@ -418,9 +404,7 @@ impl Player {
         })?;
         let number = board.numbers.fetch_add(1, Ordering::Relaxed);
         let (mut input, mark) = (operation.make)(self, board, number)?;
-        if operation.keyed {
-            input["idempotencyKey"] = json!(format!("key-{number}"));
-        }
+        input["idempotencyKey"] = json!(format!("key-{number}"));
         let variables = json!({ "input": input });
         Some(Intent { operation, by: self.number, variables, mark, answer: None })
     }
@@ -440,7 +424,7 @@ impl Player {
                     Sent::Failed => tokio::time::sleep(Duration::from_millis(25)).await,
                 }
             }
-            if let (true, Some(answer)) = (intent.operation.keyed, &intent.answer) {
+            if let Some(answer) = &intent.answer {
                 for _ in 1..manners.repeats {
                     let again = self.until_answered(board, intent.operation, &intent.variables).await;
                     assert_eq!(again, *answer, "{} is answered otherwise the next time", intent.operation.field);
@@ -469,7 +453,8 @@ impl Player {
     async fn clear_up(&mut self, board: &Board) {
         let cancel = OPERATIONS.iter().find(|operation| operation.field == "cancelTask").unwrap();
         for task in std::mem::take(&mut self.leftover) {
-            self.until_answered(board, cancel, &json!({ "input": { "taskId": task } })).await;
+            let input = json!({ "taskId": task, "idempotencyKey": format!("clear-{task}") });
+            self.until_answered(board, cancel, &json!({ "input": input })).await;
         }
         self.manual.clear();
     }

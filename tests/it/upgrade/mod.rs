@@ -22,8 +22,9 @@ const ROWS: &str = include_str!("release.sql");
 const NEW: &[&str] = &[
     "UPDATE tasks SET status = 'SUBMITTED', submitted_at = 1, verified = {yes} WHERE title = 'awarded'",
     "UPDATE tasks SET acceptance = 'REVIEW', review_ms = 1 WHERE title = 'open'",
-    "UPDATE auctions SET visibility = 'COMMIT_REVEAL', reveal_ms = 1000 WHERE status = 'OPEN'",
-    "UPDATE auctions SET visibility = 'COMMIT_REVEAL', reveal_ms = 1000, status = 'REVEALING' WHERE status = 'OPEN'",
+    "UPDATE auctions SET visibility = 'COMMIT_REVEAL', reveal_ms = 1000, bond = 1 WHERE status = 'OPEN'",
+    "UPDATE auctions SET visibility = 'COMMIT_REVEAL', reveal_ms = 1000, bond = 1, status = 'REVEALING', reveal_until = 1 \
+     WHERE status = 'OPEN'",
     "UPDATE auctions SET bond = 1 WHERE status = 'OPEN'",
     "UPDATE accounts SET kind = 'BOND' WHERE kind = 'AGENT'",
     "UPDATE channels SET status = 'CLOSING', close_at = 1 WHERE status = 'OPEN'",
@@ -37,7 +38,9 @@ const WRONG: &[&str] = &[
     "UPDATE tasks SET status = 'SUBMITTED' WHERE title = 'awarded'",
     "UPDATE tasks SET status = 'DISPUTED', submitted_at = 1, verified = {yes} WHERE title = 'open'",
     "UPDATE tasks SET acceptance = 'NEVER'",
-    "UPDATE auctions SET visibility = 'COMMIT_REVEAL' WHERE status = 'OPEN'",
+    "UPDATE auctions SET visibility = 'COMMIT_REVEAL', bond = 1 WHERE status = 'OPEN'",
+    "UPDATE auctions SET visibility = 'COMMIT_REVEAL', reveal_ms = 1000 WHERE status = 'OPEN'",
+    "UPDATE auctions SET visibility = 'COMMIT_REVEAL', reveal_ms = 1000, bond = 1, status = 'REVEALING' WHERE status = 'OPEN'",
     "UPDATE auctions SET reveal_ms = 1000 WHERE status = 'OPEN'",
     "UPDATE auctions SET status = 'REVEALING' WHERE status = 'OPEN'",
     "UPDATE auctions SET deadline_at = NULL WHERE status = 'OPEN'",
