@@ -18,6 +18,7 @@
 //! | [`agent`] | sellers of work and their modules |
 //! | [`reputation`] [`channel`] | what is known of an agent; where a price waits |
 //! | [`auction`] | bids, scores, closes |
+//! | [`document`] | signed certificates of awards and receipts of settlements |
 //! | [`task`] | the one path that buys work: award to settlement |
 //! | [`execution`] | leases, the sandbox, verifiers |
 //! | [`metrics`] [`sweep`] [`app`] | what is counted; the hand of the clock; what the process owns |
@@ -71,6 +72,7 @@ pub mod caller;
 pub mod channel;
 pub mod cli;
 pub mod config;
+pub mod document;
 pub mod error;
 pub mod execution;
 pub mod graphql;

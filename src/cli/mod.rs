@@ -21,6 +21,7 @@ mod output;
 mod serve;
 mod settings;
 mod user;
+mod verify;
 mod voucher;
 
 use std::{ffi::OsStr, io::ErrorKind::BrokenPipe, path::PathBuf, process::ExitCode};
@@ -59,6 +60,8 @@ enum Command {
     },
     /// Check the books, or let others check them; exits with 1 when an invariant is broken.
     Audit(audit::AuditCommand),
+    /// Check award certificates and task receipts offline; exits with 1 when something in them is not right.
+    Verify(verify::VerifyCommand),
     /// Look after accounts.
     #[command(subcommand)]
     User(user::UserCommand),
@@ -96,6 +99,7 @@ impl Command {
             | Self::Migrate(_)
             | Self::Schema { .. }
             | Self::Audit(_)
+            | Self::Verify(_)
             | Self::User(_)
             | Self::Agent(_)
             | Self::Bid(_)
@@ -153,6 +157,7 @@ async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> 
         Command::Migrate(command) => database::migrate(command, settings).await,
         Command::Schema { check } => check::schema(check.as_deref()),
         Command::Audit(command) => audit::run(command, settings).await,
+        Command::Verify(command) => verify::run(&command),
         Command::User(command) => user::run(command, settings).await,
         Command::Agent(command) => agent::run(command, settings).await,
         Command::Bid(command) => bid::run(&command),
@@ -195,6 +200,7 @@ mod tests {
             &["audit", "--json"],
             &["audit", "export", "books.ndjson"],
             &["audit", "verify", "books.ndjson", "--json"],
+            &["verify", "receipt.json", "--json"],
             &["user", "promote", "a@b.example", "--role", "arbiter"],
             &["agent", "check", "double.wasm", "--json"],
             &["agent", "run", "double.wasm", "--input", "-", "--timeout", "3"],
@@ -216,6 +222,8 @@ mod tests {
             &["serve", "--speed", "2"],
             &["agent", "run", "double.wasm"],
             &["agent", "run", "double.wasm", "--input", "-", "--timeout", "0"],
+            &["verify"],
+            &["verify", "receipt.json", "--public-key", "ab"],
             &["user", "promote", "a@b.example", "--role", "king"],
             &[&["bid", "inspect", "--salt", HEX][..], BID].concat(),
             &[&["bid", "commit", "--salt", "ab"][..], BID].concat(),

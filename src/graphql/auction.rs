@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{
     agent::{Agent, OrderDirection},
     context::{Ask, intent, maybe, once, parse_id, payload},
+    document::SignedDocument,
     error::{Answer, payload},
     page::{PageArgs, Sort, connection, list_cost},
     scalar::{Credits, DateTime, Duration, Percentage, Points},
@@ -366,6 +367,13 @@ impl Auction {
             Ok(ctx.loaders().bids(bid).await?.map(Bid::from))
         })
         .await
+    }
+
+    /// The newest certificate of the award, for everybody to check; null before.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn certificate(&self, ctx: &Context<'_>) -> Option<Answer<SignedDocument>> {
+        let kind = entity::document::Kind::AwardCertificate;
+        maybe(ctx, super::document::newest(ctx, self.0.task_id, kind)).await
     }
 
     /// The bids, in the order in which they came unless `orderBy` says otherwise. While the auction is not decided and not an OPEN

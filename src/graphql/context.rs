@@ -204,6 +204,7 @@ const RIGHTS: &[(&str, Right)] = &[
     ("submitEvidence", EITHER_SIDE),
     ("topUpChannel", BUYS),
     ("withdrawBid", BIDS),
+    ("withdrawCommitment", BIDS),
     ("withdrawEarnings", KEEPS_AGENTS),
 ];
 

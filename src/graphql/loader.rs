@@ -12,7 +12,8 @@ use std::{
 };
 
 use entity::{
-    account, agent, agent_module, auction, bid, bond, channel, channel_change, commitment, dispute, equivocation,
+    account, agent, agent_module, auction, bid, bond, channel, channel_change, commitment, dispute, document,
+    equivocation,
     id::{AccountId, AgentId, AuctionId, BidId, BondId, ChannelId, DisputeId, ModuleId, TaskId, TransferId, UserId},
     rating, reputation, reputation_event, task, task_result, transfer, user,
 };
@@ -141,6 +142,7 @@ pub(super) struct Loaders {
     ratings: Batch<TaskId, rating::Model>,
     disputes: Batch<DisputeId, dispute::Model>,
     disputes_of_tasks: Batch<TaskId, dispute::Model>,
+    documents: Batch<(TaskId, document::Kind), document::Model>,
     candidates: Batch<AuctionId, Arc<Vec<bid::Model>>>,
     standings: Batch<AgentId, Standing>,
     counts: Batch<Counting, i64>,
@@ -197,6 +199,7 @@ impl Loaders {
             ratings: Batch::default(),
             disputes: Batch::default(),
             disputes_of_tasks: Batch::default(),
+            documents: Batch::default(),
             candidates: Batch::default(),
             standings: Batch::default(),
             counts: Batch::default(),
@@ -253,6 +256,38 @@ impl Loaders {
             })
             .await?;
         Ok(found.unwrap_or_default())
+    }
+
+    /// The newest document of a kind about a task.
+    pub(super) async fn documents(&self, task: TaskId, kind: document::Kind) -> Result<Option<document::Model>> {
+        self.documents
+            .load((task, kind), |keys| {
+                async move {
+                    let mut newest = HashMap::new();
+                    for (kind, tasks) in grouped(keys) {
+                        let later = Alias::new("later");
+                        let last = Query::select()
+                            .expr(Expr::col((later.clone(), document::Column::Version)).max())
+                            .from_as(document::Entity, later.clone())
+                            .and_where(
+                                Expr::col((later.clone(), document::Column::TaskId))
+                                    .equals((document::Entity, document::Column::TaskId)),
+                            )
+                            .and_where(Expr::col((later, document::Column::Kind)).eq(kind))
+                            .to_owned();
+                        let rows = document::Entity::find()
+                            .filter(document::Column::TaskId.is_in(padded(&tasks)))
+                            .filter(document::Column::Kind.eq(kind))
+                            .filter(document::Column::Version.in_subquery(last))
+                            .all(self.store.read())
+                            .await?;
+                        newest.extend(rows.into_iter().map(|row| ((row.task_id, row.kind), row)));
+                    }
+                    Ok(newest)
+                }
+                .boxed()
+            })
+            .await
     }
 
     /// The present reputation of an agent.

@@ -12,6 +12,7 @@ mod auction;
 mod channel;
 mod context;
 mod dispute;
+mod document;
 mod error;
 mod event;
 mod loader;
@@ -43,6 +44,7 @@ pub struct Query(
     auction::AuctionQuery,
     channel::ChannelQuery,
     dispute::DisputeQuery,
+    document::DocumentQuery,
     wallet::WalletQuery,
     reputation::ReputationQuery,
     event::EventQuery,

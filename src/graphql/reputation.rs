@@ -18,6 +18,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     reputation::{self as verbs, Breakdown, Factor, Leader, NewRating, rules},
+    task,
 };
 
 /// Milli-units in a unit of `effective_samples`.
@@ -432,7 +433,7 @@ impl ReputationMutation {
         payload(ctx, async {
             let task: TaskId = parse_id(&input.task_id, "taskId")?;
             let new = NewRating { task, stars: input.stars, comment: input.comment.clone() };
-            Ok(once(ctx, &input, async |work| verbs::rate(work, new).await).await?.value.into())
+            Ok(once(ctx, &input, async |work| task::rate(work, new).await).await?.value.into())
         })
         .await
     }

@@ -6,8 +6,8 @@ use async_graphql::{Context, ID, Interface, Object, SimpleObject};
 use entity::{
     account,
     id::{
-        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, DisputeId, EquivocationId, EvidenceId, Id, ModuleId,
-        RatingId, ReputationEventId, SessionId, TaskId, TransferId, UserId,
+        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, DisputeId, DocumentId, EquivocationId, EvidenceId,
+        Id, ModuleId, RatingId, ReputationEventId, SessionId, TaskId, TransferId, UserId,
     },
     money::MAX_AMOUNT,
     task,
@@ -21,6 +21,7 @@ use super::{
     channel::{Channel, Equivocation},
     context::{Ask, maybe, parse_id},
     dispute::{Dispute, Evidence},
+    document::SignedDocument,
     error::Answer,
     page::MAX_PAGE,
     reputation::{Rating, ReputationEvent},
@@ -75,6 +76,8 @@ pub(super) enum Node {
     Dispute(Dispute),
     /// What a party showed in a dispute.
     Evidence(Evidence),
+    /// A signed document.
+    SignedDocument(SignedDocument),
 }
 
 /// What has this id, if there is such a thing and the caller may see it.
@@ -101,6 +104,7 @@ async fn find(ctx: &Context<'_>, id: &ID, field: &str) -> Result<Option<Node>> {
         }
         DisputeId::PREFIX => super::dispute::find(ctx, parse_id(id, field)?).await?.map(Node::Dispute),
         EvidenceId::PREFIX => super::dispute::find_evidence(ctx, parse_id(id, field)?).await?.map(Node::Evidence),
+        DocumentId::PREFIX => super::document::find(ctx, parse_id(id, field)?).await?.map(Node::SignedDocument),
         _ => return Err(Error::invalid(field, "is not an id of any type")),
     })
 }

@@ -16,6 +16,7 @@ use super::{
     channel::Channel,
     context::{Ask, intent, maybe, once, parse_id, payload},
     dispute::Dispute,
+    document::SignedDocument,
     error::{Answer, payload},
     event::EventConnection,
     page::{PageArgs, Sort, connection, list_cost},
@@ -333,6 +334,12 @@ impl Task {
     #[graphql(complexity = "1 + child_complexity")]
     async fn rating(&self, ctx: &Context<'_>) -> Option<Answer<Rating>> {
         maybe(ctx, async { Ok(ctx.loaders().ratings(self.0.id).await?.map(Rating)) }).await
+    }
+
+    /// The newest receipt of its settlement; null before, and for a task that was never awarded.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn receipt(&self, ctx: &Context<'_>) -> Option<Answer<SignedDocument>> {
+        maybe(ctx, super::document::newest(ctx, self.0.id, entity::document::Kind::TaskReceipt)).await
     }
 }
 

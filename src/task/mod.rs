@@ -63,6 +63,7 @@ use crate::{
     },
     caller::{Caller, Scope},
     channel::{self as channels, Opening},
+    document as documents,
     error::{Error, Result},
     ledger,
     reputation::{self, Evidence},
@@ -367,6 +368,7 @@ async fn award_to(
     auctions::bond::decided(work, &auction, bonds, Some(win.agent.id)).await?;
     let auction = auctions::close(work, auction, Closing::Awarded(win)).await?;
     let task = assign(work, task, win, channel, &hold).await?;
+    documents::certify(work, &auction).await?;
     Ok((auction, task))
 }
 
@@ -658,6 +660,13 @@ async fn store_result(
     Ok(())
 }
 
+/// Rates the agent of a completed task, see [`reputation::rate`], and says so in the next version of its receipt.
+pub async fn rate(work: &mut Work, new: reputation::NewRating) -> Result<entity::rating::Model> {
+    let rating = reputation::rate(work, new).await?;
+    documents::add_rating(work, &rating).await?;
+    Ok(rating)
+}
+
 /// Takes an awarded task away from a winner that did not start in time: its deposit goes back, and the next bid that the payer can
 /// afford takes over at its own price, without a new auction. Answers whether there was anything to do.
 pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
@@ -701,7 +710,7 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
     let payer = task.requester_id;
     let balance = ledger::balance_of(work.tx(), account::Kind::User, payer.0).await?;
     let next = auctions::runners_up(work, &auction).await?.into_iter().find(|win| win.price.micros() <= balance);
-    auctions::replace_winner(work, auction, bid, next.as_ref()).await?;
+    let auction = auctions::replace_winner(work, auction, bid, next.as_ref()).await?;
     let Some(win) = next else {
         let why = ("NO_AGENT_STARTED", "No agent started the work in time.");
         let turn = step(&task, Step::Expire)?;
@@ -712,6 +721,7 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
     let channel: ChannelId = work.fresh();
     let hold = ledger::hold_deposit(work, payer, task.id, channel, win.price).await?;
     let task = assign(work, task, &win, channel, &hold).await?;
+    documents::certify(work, &auction).await?;
     let payload = Payload { amount: Some(win.price), bid_id: Some(win.bid.id), ..Payload::default() };
     work.record(about_work(&task, &win.agent, event::Kind::TaskReassigned, payload));
     Ok(true)
@@ -759,7 +769,7 @@ fn step(task: &task::Model, step: Step) -> Result<Turn> {
         .ok_or_else(|| Error::internal(format!("{} is {}: it cannot {step:?}", task.id, task.status.name())))
 }
 
-async fn finish(work: &Work, task: task::Model, turn: &Turn, why: Option<(&str, &str)>) -> Result<task::Model> {
+async fn finish(work: &mut Work, task: task::Model, turn: &Turn, why: Option<(&str, &str)>) -> Result<task::Model> {
     let task = task::Model {
         status: turn.life.status,
         paid: task.price.map(|_| turn.flow.paid),
@@ -770,6 +780,7 @@ async fn finish(work: &Work, task: task::Model, turn: &Turn, why: Option<(&str, 
         ..task
     };
     save(work, &task).await?;
+    documents::give_receipt(work, &task).await?;
     Ok(task)
 }
 

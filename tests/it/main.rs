@@ -30,6 +30,8 @@ mod differential;
 #[cfg(test)]
 mod dispute;
 #[cfg(test)]
+mod document;
+#[cfg(test)]
 mod events;
 #[cfg(test)]
 mod faults;

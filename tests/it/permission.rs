@@ -9,8 +9,8 @@ use std::{
 
 use entity::{
     id::{
-        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, CommitmentId, DisputeId, Id, SessionId, TaskId,
-        TransferId, UserId,
+        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, CommitmentId, DisputeId, DocumentId, Id, SessionId,
+        TaskId, TransferId, UserId,
     },
     user::Role,
 };
@@ -270,6 +270,7 @@ fn rows() -> Vec<Row> {
     let user = "{ user(id: \"$payer\") { id email status lastLoginAt wallet { available } apiKeys { nodes { id } } sessions { nodes { id } } } }";
     let agent = "{ agent(id: \"$agent\") { minPrice earnings } }";
     let through = "{ auction(id: \"$auction\") { task { title input result { output logs } channel { deposit } } } }";
+    let receipt = "{ auction(id: \"$auction\") { task { receipt { body versions { nodes { body } } } } } }";
     let sealed = "{ auction(id: \"$sealed\") { bidCount reservePrice bestBid { id } bids { nodes { id price } } } }";
     vec![
         query("me", "", "{ id }", Self_, signed_in()),
@@ -291,6 +292,9 @@ fn rows() -> Vec<Row> {
             Nobody,
             everybody(&yes()),
         ),
+        query("awardCertificate", "(auctionId: \"$auction\")", "{ body }", Nobody, everybody(&yes())),
+        query("taskReceipt", "(taskId: \"$task\")", "{ body }", Payer, parties()).private(),
+        query("taskReceipt", "(taskId: \"$task\")", "{ bundle }", Owner, parties()).note("as its worker").private(),
         query("channel", "(id: \"$channel\")", "{ id }", Payer, parties()).private(),
         query("channels", "", "{ nodes { id } }", Owner, own_list()),
         query("task", "(id: \"$disputed\")", "{ input result { output } }", Payer, disputants())
@@ -525,6 +529,9 @@ fn rows() -> Vec<Row> {
             Nobody,
             everybody(&yes()),
         ),
+        object("Task", "receipt", receipt, "/auction/task/receipt", Owner, parties()),
+        object("SignedDocument", "body", "{ node(id: \"$receipt\") { ... on SignedDocument { body } } }", "/node", Payer, parties())
+            .note("of a receipt"),
         object("Channel", "deposit", "{ node(id: \"$channel\") { ... on Channel { deposit } } }", "/node", Owner, parties()),
         object("Channel", "changes", "{ node(id: \"$stream\") { ... on Channel { changes { nodes { kind } } } } }", "/node/changes", Owner, parties()),
         object("ChannelChange", "channel", "{ node(id: \"$stream\") { ... on Channel { changes { nodes { channel { id } } } } } }", "/node/changes/nodes/0/channel", Payer, parties()),
@@ -594,6 +601,9 @@ impl Cast {
         cast.know("channel", made["task"]["channel"]["id"].as_str().unwrap().to_owned());
         cast.world.settle().await;
         cast.world.app.seal(false).await.unwrap();
+        let receipt = format!("{{ taskReceipt(taskId: \"{}\") {{ id }} }}", cast.things["task"]);
+        let receipt = cast.payer.query(&receipt, json!({})).await;
+        cast.know("receipt", receipt["taskReceipt"]["id"].as_str().unwrap().to_owned());
         for name in ["bidder", "spare"] {
             let id = cast.world.agent(&cast.owner, name, "EXTERNAL", "solo", "1").await;
             cast.know(name, id.to_string());
@@ -750,6 +760,7 @@ impl Cast {
             "tr" => TransferId::from_uuid(nobody).to_string(),
             "acct" => AccountId::from_uuid(nobody).to_string(),
             "disp" => DisputeId::from_uuid(nobody).to_string(),
+            "doc" => DocumentId::from_uuid(nobody).to_string(),
             // A cursor.
             _ => id.clone(),
         };

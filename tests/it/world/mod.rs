@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use entity::{hold, id::AgentId, task, time::Timestamp, user::Role};
+use entity::{document, hold, id::AgentId, task, time::Timestamp, user::Role};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Statement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -31,6 +31,7 @@ use zerostate::{
     app::App,
     caller::Caller,
     config::Config,
+    document::{value::Hex, verification},
     store::{Clock, Cursor, Entropy},
     task::rules::is_over,
     transport, user,
@@ -268,6 +269,7 @@ impl World {
         self.check_events().await;
         self.check_holds().await;
         self.check_bonds().await;
+        self.check_documents().await;
         self.app.shutdown(PATIENCE).await;
     }
 
@@ -315,6 +317,30 @@ impl World {
             );
             assert!(task.deadline_at.is_some(), "nothing will ever end {}", task.id);
         }
+    }
+}
+
+impl World {
+    /// Every award has its certificate and every settlement of an awarded task its receipt, and all of them verify.
+    async fn check_documents(&self) {
+        let db = self.app.store().read();
+        let documents = document::Entity::find().all(db).await.unwrap();
+        let has = |task, kind| documents.iter().any(|document| document.task_id == task && document.kind == kind);
+        for task in task::Entity::find().filter(task::Column::BidId.is_not_null()).all(db).await.unwrap() {
+            assert!(has(task.id, document::Kind::AwardCertificate), "the award of {} has no certificate", task.id);
+            let settled = has(task.id, document::Kind::TaskReceipt);
+            assert_eq!(settled, is_over(task.status), "the receipt of {}, which is {}", task.id, task.status.name());
+        }
+        if documents.is_empty() {
+            return;
+        }
+        let envelope =
+            |row: &document::Model| json!({ "body": row.body, "sha256": row.sha256, "signature": row.signature });
+        let text = documents.iter().map(envelope).collect::<Value>().to_string();
+        let key = self.app.store().instance().unwrap().public_key();
+        let verdict = verification::verify(&text, Some(Hex(key))).unwrap();
+        let wrong = verdict.documents.iter().filter(|checked| !checked.findings.problems.is_empty());
+        assert!(verdict.ok, "documents that do not verify: {:#?}", wrong.collect::<Vec<_>>());
     }
 }
 
