@@ -332,9 +332,9 @@ async fn a_clock_that_is_set_back_ends_nothing_early_and_makes_nothing_negative(
     let opened = store.write(bob.clone(), async |work| disputes::open(work, disputed, "Mine.").await).await.unwrap();
     market.check().await;
 
-    // Its stage is as long as it is, however the clock is turned.
+    // Its stage is counted from the result, before which it cannot have begun, and is as long as it is, however the clock is turned.
     set_back(hour);
-    market.pass(hour).await;
+    market.pass(hour * 2).await;
     assert_eq!(market.task(disputed).await.deadline_at, Some(opened.evidence_until));
     let moment = Duration::from_micros(1);
     market.pass(market.app.config().terms.evidence_window.saturating_sub(moment)).await;

@@ -250,7 +250,7 @@ async fn sixty_four_ways_into_one_auction_have_one_outcome() {
                 ways.push(async { seller.query(BID, bid).await["it"].take() }.boxed());
             }
             let award = json!({ "input": { "auctionId": auction, "idempotencyKey": fresh_key() } });
-            let cancel = json!({ "input": { "auctionId": auction } });
+            let cancel = json!({ "input": { "auctionId": auction, "idempotencyKey": fresh_key() } });
             let close = async {
                 world.turn(Duration::from_micros(100));
                 world.app.sweep_once().await.unwrap();

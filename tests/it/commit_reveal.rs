@@ -930,7 +930,7 @@ async fn a_reveal_and_the_end_of_its_time_that_arrive_together_have_one_outcome(
             let document =
                 "mutation($input: CancelAuctionInput!) { cancelAuction(input: $input) { userErrors { code } } }";
             if number % 2 == 0 {
-                ada.query(document, json!({ "input": { "auctionId": auction } })).await
+                ada.query(document, json!({ "input": { "auctionId": auction, "idempotencyKey": fresh_key() } })).await
             } else {
                 Value::Null
             }
