@@ -795,9 +795,7 @@ async fn attempt(client: &Client, field: &str, input: Value) -> Result<(), Strin
     of[..1].make_ascii_uppercase();
     let document = format!("mutation($input: {of}Input!) {{ {field}(input: $input) {{ userErrors {{ code }} }} }}");
     let mut input = input;
-    if field != "cancelTask" {
-        input["idempotencyKey"] = json!(fresh_key());
-    }
+    input["idempotencyKey"] = json!(fresh_key());
     let answer = client.query(&document, json!({ "input": input })).await;
     match answer[field]["userErrors"][0]["code"].as_str() {
         Some(code) => Err(code.to_owned()),
