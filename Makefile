@@ -4,13 +4,16 @@
 # Cycles of `make crash`.
 CYCLES ?= 200
 
-.PHONY: help run test crash failover lint fmt bench web
+.PHONY: help run test crash failover conformance lint fmt bench web
 
 help:
 	@echo 'make run    a market with sample agents on this computer'
-	@echo 'make test   every test, on SQLite and on PostgreSQL'
+	@echo 'make test   every test, on SQLite and on PostgreSQL, and the conformance checks'
 	@echo 'make crash  200 kills of the service under load on SQLite, then 50 on PostgreSQL; CYCLES=n for others'
-	@echo 'make failover  a PostgreSQL that dies, is replaced and ends sessions, under load'
+	@echo 'make failover'
+	@echo '            a PostgreSQL that dies, is replaced and ends sessions, under load'
+	@echo 'make conformance'
+	@echo '            audits and third-party clients against a running server'
 	@echo 'make lint   formatting and lints, as strict as they get'
 	@echo 'make fmt    format the sources'
 	@echo 'make bench  benchmarks'
@@ -29,6 +32,9 @@ crash:
 
 failover:
 	bash tests/postgres.sh cargo test --test it faults::failover -- --nocapture --test-threads 1
+
+conformance:
+	@bash tests/conformance/run.sh
 
 lint:
 	cargo fmt --all --check

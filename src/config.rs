@@ -156,7 +156,8 @@ impl Default for Auth {
     }
 }
 
-/// What a request may cost. The document limits are explained in `transport::guard`.
+/// What a request, a connection and a caller may cost. The document limits are explained in `transport::guard`, those of
+/// connections in `transport::listen` and `transport::ws`.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes of a request body on `/graphql`.
@@ -177,12 +178,48 @@ pub struct Limits {
     pub directives: u64,
     /// Fields at the root.
     pub root_fields: u64,
+    /// Values that a query for the schema itself may come to by a rough count; the query of the usual tools comes to 120,000.
+    pub introspection: u64,
     /// The static cost of a query, where a list costs its `first` times its content.
     pub complexity: usize,
+    /// Bytes of text of the documents that are kept parsed, and that clients may name by their hash.
+    pub document_cache_bytes: u64,
     /// How long one query or mutation may run.
     pub execution: Duration,
-    /// Subscriptions on one socket.
+    /// Bytes of one answer.
+    pub response_bytes: usize,
+    /// Queries and mutations of one caller that run at the same time: of a user, or of an address that signed nobody in.
+    pub requests_per_caller: usize,
+    /// Connections of all kinds to this process.
+    pub connections: usize,
+    /// How long a client may take to send the head of a request, and how long a connection may wait for one.
+    pub head_patience: Duration,
+    /// How long a client may take to send its body.
+    pub body_patience: Duration,
+    /// How long a client may take to accept what is sent to it before it is let go.
+    pub send_patience: Duration,
+    /// Sockets and event streams of this process.
+    pub sockets: usize,
+    /// Sockets and event streams of one user.
+    pub sockets_per_caller: usize,
+    /// Sockets and event streams of one address; an IPv6 address counts with its network of 64 bits.
+    pub sockets_per_address: usize,
+    /// Operations on one socket at the same time.
     pub operations_per_socket: usize,
+    /// Bytes of a message that a client sends on a socket.
+    pub message_bytes: usize,
+    /// Messages that wait for a client, of one socket or one event stream.
+    pub queue: usize,
+    /// How long a socket has to send `connection_init`.
+    pub init_patience: Duration,
+    /// How often a socket is asked for a sign of life, and an event stream gives one.
+    pub ping: Duration,
+    /// How long a socket may give no sign of life.
+    pub silence: Duration,
+    /// How often the credentials of a socket or an event stream are checked again.
+    pub recheck: Duration,
+    /// How long before the end of its token a socket is told of it.
+    pub expiry_warning: Duration,
 }
 
 impl Default for Limits {
@@ -197,11 +234,54 @@ impl Default for Limits {
             aliases: 200,
             directives: 50,
             root_fields: 30,
+            introspection: 300_000,
             complexity: 20_000,
+            document_cache_bytes: 2 * 1024 * 1024,
             execution: Duration::from_secs(30),
+            response_bytes: 16 * 1024 * 1024,
+            requests_per_caller: 256,
+            connections: 25_000,
+            head_patience: Duration::from_secs(30),
+            body_patience: Duration::from_secs(30),
+            send_patience: Duration::from_secs(10),
+            sockets: 20_000,
+            sockets_per_caller: 64,
+            sockets_per_address: 2_000,
             operations_per_socket: 32,
+            message_bytes: 512 * 1024,
+            queue: 64,
+            init_patience: Duration::from_secs(3),
+            ping: Duration::from_secs(15),
+            silence: Duration::from_secs(45),
+            recheck: Duration::from_mins(1),
+            expiry_warning: Duration::from_mins(1),
         }
     }
+}
+
+/// Which status codes tell a client of GraphQL over HTTP how its request went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::Display, strum::EnumString, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case")]
+pub enum StatusProfile {
+    /// What the public audits ask for: 400 for a GraphQL request that is refused, 200 once execution began; and 200 for both to
+    /// clients of `application/json`.
+    #[default]
+    Audit,
+    /// The draft of August 2026: 422 for a document or variables that do not fit the schema, 294 for data with errors.
+    #[strum(serialize = "draft-2026-08")]
+    Draft202608,
+}
+
+/// How clients are met over HTTP.
+#[derive(Clone, Debug, Default)]
+pub struct Http {
+    /// Which status codes are used on `/graphql`.
+    pub status_profile: StatusProfile,
+    /// A file with the only documents that are executed; any document without it.
+    pub trusted_documents: Option<PathBuf>,
+    /// The header in which a trusted proxy gives the address of the client as the last one. The address of the connection counts
+    /// without it.
+    pub address_header: Option<String>,
 }
 
 /// How executors run.
@@ -242,6 +322,7 @@ pub struct Config {
     pub terms: Terms,
     pub auth: Auth,
     pub limits: Limits,
+    pub http: Http,
     pub execution: Execution,
     /// How often the sweeper looks for what is due.
     pub sweep_interval: Duration,
@@ -261,6 +342,7 @@ impl Config {
             terms: Terms::default(),
             auth: Auth::default(),
             limits: Limits::default(),
+            http: Http::default(),
             execution: Execution::default(),
             sweep_interval: Duration::from_millis(200),
             cors_origins: Vec::new(),

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Every test on SQLite, then the stories again on PostgreSQL. Says at the end how many ran on each, and fails if either failed.
+# Every test on SQLite, then the stories again on PostgreSQL, then third-party clients and audits against a running server. Says at
+# the end how many ran on each, and fails if one failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-bash tests/tools.sh || exit 1
+bash tests/tools.sh conformance || exit 1
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
@@ -54,11 +55,17 @@ else
 fi
 postgres_status=$?
 
+echo '== conformance: audits and unmodified clients'
+bash tests/conformance/run.sh 2>&1 | tee "$logs/conformance"
+conformance_status=$?
+conformance=$(grep '^conformance:' "$logs/conformance" | tail -n 1)
+
 echo
 sqlite=$(count "$logs/sqlite") || sqlite_status=1
 postgres=$(count "$logs/postgres") || postgres_status=1
 verdict() { if (($1)); then echo 'FAILED'; else echo 'ok'; fi; }
 printf '%-11s %-7s %s\n' SQLite "$(verdict $sqlite_status)" "$sqlite"
 printf '%-11s %-7s %s\n' PostgreSQL "$(verdict $postgres_status)" "$postgres"
+printf '%-11s %-7s %s\n' conformance "$(verdict $conformance_status)" "${conformance#conformance: }"
 printf '%-11s %-7s %s\n' agents "$(verdict $agents_status)" "$agents_verdict"
-exit $((sqlite_status || postgres_status || agents_status))
+exit $((sqlite_status || postgres_status || conformance_status || agents_status))

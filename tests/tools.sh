@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Says what a build needs and this computer lacks. Exits with 0 when nothing is missing.
+# Says what a build needs and this computer lacks; with the word `conformance`, also what the checks by third-party clients need.
+# Exits with 0 when nothing is missing.
 set -euo pipefail
 
 missing=0
@@ -21,6 +22,29 @@ A C compiler is missing; SQLite and the linker need one. Install it:
   Fedora           dnf install gcc
   macOS            xcode-select --install
 TEXT
+fi
+
+if [[ ${1:-} == conformance ]]; then
+    node_major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/' || true)
+    if ((${node_major:-0} < 20)) || ! command -v npm >/dev/null; then
+        missing=1
+        cat >&2 <<'TEXT'
+Node.js 20 or newer with npm is missing; the conformance checks run third-party clients with it. Install it:
+  Debian 13, Ubuntu 25.04 and newer   apt-get install nodejs npm
+  Fedora                              dnf install nodejs npm
+  macOS                               brew install node
+  elsewhere                           https://nodejs.org
+TEXT
+    fi
+    if ! python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        missing=1
+        cat >&2 <<'TEXT'
+Python 3.10 or newer with venv is missing; the conformance checks run a third-party client with it. Install it:
+  Debian, Ubuntu   apt-get install python3 python3-venv
+  Fedora           dnf install python3
+  macOS            brew install python
+TEXT
+    fi
 fi
 
 exit "$missing"

@@ -9,13 +9,17 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Command, builder::Resettable};
+use clap::{
+    Args, Command,
+    builder::{Resettable, TypedValueParser},
+};
+use strum::VariantNames;
 
 use super::{
     failure::{Exit, Failure},
     log::LogFormat,
 };
-use crate::config::{Config, Storage};
+use crate::config::{Config, Limits, StatusProfile, Storage};
 
 /// The prefix of our environment variables.
 const PREFIX: &str = "ZEROSTATE_";
@@ -84,6 +88,90 @@ pub(super) struct Settings {
         default_value = "auto"
     )]
     pub(super) log_format: LogFormat,
+    /// Which status codes answer GraphQL requests: `audit`, what the public audits ask for, or `draft-2026-08`, with 422 and 294.
+    #[arg(
+        long, global = true, env = "ZEROSTATE_STATUS_PROFILE", value_name = "PROFILE", hide_possible_values = true,
+        value_parser = clap::builder::PossibleValuesParser::new(StatusProfile::VARIANTS).try_map(|name| name.parse::<StatusProfile>())
+    )]
+    pub(super) status_profile: Option<StatusProfile>,
+    /// A file with the only GraphQL documents that are executed, by name; any document when it is left out.
+    #[arg(long, global = true, env = "ZEROSTATE_TRUSTED_DOCUMENTS", value_name = "FILE")]
+    pub(super) trusted_documents: Option<PathBuf>,
+    /// The header in which a trusted proxy gives the client's address as the last one; without it the connection's counts.
+    #[arg(long, global = true, env = "ZEROSTATE_ADDRESS_HEADER", value_name = "NAME", value_parser = header_name)]
+    pub(super) address_header: Option<String>,
+    #[command(flatten)]
+    pub(super) limits: LimitSettings,
+}
+
+/// Declares a setting for each limit: `name: kind(least..=most) = "VARIABLE", "what it is"`.
+macro_rules! limits {
+    ($($field:ident: $kind:ident($least:literal..=$most:literal) = $env:literal, $flag:literal, $help:literal;)+) => {
+        /// What requests, connections and callers may cost; `config::Limits` says more about each.
+        #[derive(Args, Clone, Debug, Default)]
+        pub(super) struct LimitSettings {
+            $(
+                #[arg(
+                    long = $flag, global = true, env = $env, help = $help, value_name = limits!(@unit $kind),
+                    help_heading = "Limits", hide_short_help = true,
+                    value_parser = clap::value_parser!(u64).range($least..=$most)
+                )]
+                $field: Option<u64>,
+            )+
+        }
+
+        impl LimitSettings {
+            fn put_over(&self, limits: &mut Limits) {
+                $(if let Some(value) = self.$field {
+                    limits.$field = limits!(@value $kind, value);
+                })+
+            }
+        }
+    };
+    (@unit seconds) => { "SECONDS" };
+    (@unit bytes) => { "BYTES" };
+    (@unit count) => { "COUNT" };
+    (@value seconds, $value:ident) => { Duration::from_secs($value) };
+    (@value bytes, $value:ident) => { $value.try_into().unwrap_or(limits_end()) };
+    (@value count, $value:ident) => { $value.try_into().unwrap_or(limits_end()) };
+}
+
+/// More than any limit: what a number that this machine cannot count to comes to.
+fn limits_end<T: TryFrom<u32> + Default>() -> T {
+    u32::MAX.try_into().unwrap_or_default()
+}
+
+limits! {
+    body_bytes: bytes(1_024..=67_108_864) = "ZEROSTATE_BODY_BYTES", "body-bytes", "Bytes of a request body on /graphql";
+    document_bytes: bytes(1_024..=1_048_576) = "ZEROSTATE_DOCUMENT_BYTES", "document-bytes", "Bytes of a GraphQL document";
+    tokens: count(100..=100_000) = "ZEROSTATE_DOCUMENT_TOKENS", "document-tokens", "Tokens of a GraphQL document";
+    nesting: count(16..=64) = "ZEROSTATE_DOCUMENT_NESTING", "document-nesting", "Brackets inside one another in a GraphQL document";
+    depth: count(4..=64) = "ZEROSTATE_DOCUMENT_DEPTH", "document-depth", "Fields inside one another in a GraphQL document";
+    fields: count(100..=100_000) = "ZEROSTATE_DOCUMENT_FIELDS", "document-fields", "Fields of a GraphQL document with its fragments written out";
+    aliases: count(0..=100_000) = "ZEROSTATE_DOCUMENT_ALIASES", "document-aliases", "Aliases of a GraphQL document with its fragments written out";
+    directives: count(0..=10_000) = "ZEROSTATE_DOCUMENT_DIRECTIVES", "document-directives", "Directives of a GraphQL document with its fragments written out";
+    root_fields: count(1..=10_000) = "ZEROSTATE_ROOT_FIELDS", "root-fields", "Fields at the root of an operation";
+    introspection: count(100_000..=100_000_000) = "ZEROSTATE_INTROSPECTION", "introspection", "Values that a query for the schema itself may come to, roughly counted";
+    complexity: count(100..=10_000_000) = "ZEROSTATE_COMPLEXITY", "complexity", "The cost of a query, where a list costs its length times its content";
+    document_cache_bytes: bytes(0..=1_073_741_824) = "ZEROSTATE_DOCUMENT_CACHE", "document-cache", "Bytes of text of the documents that are kept parsed and may be named by their hash";
+    execution: seconds(1..=3_600) = "ZEROSTATE_EXECUTION_TIMEOUT", "execution-timeout", "How long a query or a mutation may run";
+    response_bytes: bytes(1_024..=1_073_741_824) = "ZEROSTATE_RESPONSE_BYTES", "response-bytes", "Bytes of one answer";
+    requests_per_caller: count(1..=1_000_000) = "ZEROSTATE_REQUESTS_PER_CALLER", "requests-per-caller", "Queries and mutations of one user, or of one address without a user, at the same time";
+    connections: count(1..=1_000_000) = "ZEROSTATE_CONNECTIONS", "connections", "Connections to this process";
+    head_patience: seconds(1..=3_600) = "ZEROSTATE_HEAD_TIMEOUT", "head-timeout", "How long a client may take to send the head of a request";
+    body_patience: seconds(1..=3_600) = "ZEROSTATE_BODY_TIMEOUT", "body-timeout", "How long a client may take to send the body of a request";
+    send_patience: seconds(1..=3_600) = "ZEROSTATE_SEND_TIMEOUT", "send-timeout", "How long a client may take nothing of what is sent to it";
+    sockets: count(1..=1_000_000) = "ZEROSTATE_SOCKETS", "sockets", "WebSockets and event streams of this process";
+    sockets_per_caller: count(1..=1_000_000) = "ZEROSTATE_SOCKETS_PER_CALLER", "sockets-per-caller", "WebSockets and event streams of one user";
+    sockets_per_address: count(1..=1_000_000) = "ZEROSTATE_SOCKETS_PER_ADDRESS", "sockets-per-address", "WebSockets and event streams of one address";
+    operations_per_socket: count(1..=10_000) = "ZEROSTATE_OPERATIONS_PER_SOCKET", "operations-per-socket", "Operations on one WebSocket at the same time";
+    message_bytes: bytes(1_024..=67_108_864) = "ZEROSTATE_MESSAGE_BYTES", "message-bytes", "Bytes of a message from a WebSocket";
+    queue: count(1..=10_000) = "ZEROSTATE_QUEUE", "queue", "Messages that wait for one WebSocket or event stream";
+    init_patience: seconds(1..=3_600) = "ZEROSTATE_INIT_TIMEOUT", "init-timeout", "How long a WebSocket may take to send connection_init";
+    ping: seconds(1..=3_600) = "ZEROSTATE_PING_INTERVAL", "ping-interval", "How often a WebSocket is asked for a sign of life, and an event stream gives one";
+    silence: seconds(1..=3_600) = "ZEROSTATE_SILENCE", "silence", "How long a WebSocket may give no sign of life";
+    recheck: seconds(1..=3_600) = "ZEROSTATE_RECHECK_INTERVAL", "recheck-interval", "How often the credentials of a stream are checked again";
+    expiry_warning: seconds(1..=3_600) = "ZEROSTATE_EXPIRY_WARNING", "expiry-warning", "How long before the end of its token a WebSocket is told of it";
 }
 
 impl Settings {
@@ -121,6 +209,16 @@ impl Settings {
         if !self.cors_origins.is_empty() {
             config.cors_origins.clone_from(&self.cors_origins);
         }
+        if let Some(profile) = self.status_profile {
+            config.http.status_profile = profile;
+        }
+        if let Some(file) = &self.trusted_documents {
+            config.http.trusted_documents = Some(file.clone());
+        }
+        if let Some(name) = &self.address_header {
+            config.http.address_header = Some(name.clone());
+        }
+        self.limits.put_over(&mut config.limits);
         config
     }
 }
@@ -162,6 +260,14 @@ fn database_url(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("must start with postgres:// or sqlite:".to_owned())
+    }
+}
+
+/// Accepts the names that a header can have.
+fn header_name(text: &str) -> Result<String, String> {
+    match axum::http::HeaderName::try_from(text) {
+        Ok(name) => Ok(name.as_str().to_owned()),
+        Err(_) => Err("must be the name of a header".to_owned()),
     }
 }
 
@@ -300,6 +406,16 @@ mod tests {
             "a",
             "--modules",
             "s3://b/p",
+            "--status-profile",
+            "draft-2026-08",
+            "--trusted-documents",
+            "/t.json",
+            "--address-header",
+            "X-Forwarded-For",
+            "--sockets-per-caller",
+            "3",
+            "--execution-timeout",
+            "9",
         ]);
         let config = line.unwrap().settings.config();
         assert_eq!(config.data, PathBuf::from("/d"));
@@ -310,6 +426,12 @@ mod tests {
         assert_eq!(config.cors_origins, ["https://a", "https://b"]);
         assert_eq!((config.auth.issuer.as_str(), config.auth.audience.as_str()), ("i", "a"));
         assert_eq!(config.modules_url, "s3://b/p");
+        assert_eq!(config.http.status_profile, StatusProfile::Draft202608);
+        assert_eq!(config.http.trusted_documents, Some(PathBuf::from("/t.json")));
+        assert_eq!(config.http.address_header.as_deref(), Some("x-forwarded-for"));
+        assert_eq!(config.limits.sockets_per_caller, 3);
+        assert_eq!(config.limits.execution, Duration::from_secs(9));
+        assert_eq!(config.limits.sockets, Limits::default().sockets);
         let embedded = read(&["--data", "/d"]).unwrap().settings.config();
         assert_eq!(embedded.storage.url, "sqlite:/d/zerostate.db");
         assert_eq!(embedded.modules_url, "/d/modules");
@@ -326,11 +448,27 @@ mod tests {
             &["--workers", "0"],
             &["--max-connections", "many"],
             &["--log-format", "xml"],
+            &["--status-profile", "other"],
+            &["--address-header", "no header"],
+            &["--sockets", "0"],
+            &["--document-nesting", "65"],
             &["--port", "65536"],
             &["--host", "everywhere"],
             &["--nonsense"],
         ] {
             assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn every_limit_is_in_the_reference() {
+        let reference = include_str!("../../docs/graphql.md");
+        let command = Line::command();
+        let limits: Vec<_> = command.get_arguments().filter(|arg| arg.get_help_heading() == Some("Limits")).collect();
+        assert!(limits.len() > 25);
+        for arg in limits {
+            let (flag, name) = (arg.get_long().unwrap(), arg.get_env().unwrap().to_string_lossy().into_owned());
+            assert!(reference.contains(&format!("| `--{flag}` | `{name}` |")), "{flag}");
         }
     }
 

@@ -34,11 +34,14 @@ pub(super) mod code {
     pub(in crate::transport) const OPERATION: &str = "OPERATION_RESOLUTION_FAILURE";
     pub(in crate::transport) const PARSE: &str = "GRAPHQL_PARSE_FAILED";
     pub(in crate::transport) const RATE: &str = "RATE_LIMITED";
+    pub(in crate::transport) const RESPONSE_TOO_LARGE: &str = "RESPONSE_TOO_LARGE";
     pub(in crate::transport) const TIMEOUT: &str = "TIMEOUT";
     pub(in crate::transport) const TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
     pub(in crate::transport) const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
     pub(in crate::transport) const UNAVAILABLE: &str = "UNAVAILABLE";
+    pub(in crate::transport) const UNKNOWN_DOCUMENT: &str = "PERSISTED_QUERY_NOT_FOUND";
     pub(in crate::transport) const UNSUPPORTED_MEDIA: &str = "UNSUPPORTED_MEDIA_TYPE";
+    pub(in crate::transport) const UNTRUSTED_DOCUMENT: &str = "PERSISTED_QUERY_NOT_IN_LIST";
 }
 
 /// Whether the same request may succeed later without a change.
@@ -52,6 +55,7 @@ const INTERNAL_MESSAGE: &str = "Something went wrong on our side. Report the req
 /// Why a request was not executed.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
+    /// As exact as HTTP can say it; a profile may say it more simply.
     pub(super) status: StatusCode,
     pub(super) code: Cow<'static, str>,
     pub(super) message: String,
@@ -77,7 +81,20 @@ impl Fault {
 
     /// A fault of a GraphQL request that arrived well.
     pub(super) fn of_graphql(code: &'static str, message: impl Into<String>, locations: Vec<Pos>) -> Self {
-        Self { locations, of_graphql: true, ..Self::new(StatusCode::BAD_REQUEST, code, message) }
+        Self { locations, of_graphql: true, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, message) }
+    }
+
+    /// An HTTP request whose JSON is not that of a GraphQL request.
+    pub(super) fn misshapen(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code::BAD_USER_INPUT, message)
+    }
+
+    /// Somebody has as much of something as one may have.
+    pub(super) fn crowded(message: impl Into<String>) -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, code::RATE, message)
+        }
     }
 
     /// A malformed HTTP request.
@@ -169,7 +186,9 @@ impl From<Rejected> for Fault {
     fn from(rejected: Rejected) -> Self {
         match rejected {
             Rejected::Limit(message) => Self::of_graphql(code::LIMIT, message, Vec::new()),
-            Rejected::Syntax(message, locations) => Self::of_graphql(code::PARSE, message, locations),
+            Rejected::Syntax(message, locations) => {
+                Self { status: StatusCode::BAD_REQUEST, ..Self::of_graphql(code::PARSE, message, locations) }
+            }
             Rejected::Invalid(message, locations) => Self::of_graphql(code::INVALID, message, locations),
         }
     }

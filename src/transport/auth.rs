@@ -1,13 +1,21 @@
-//! From a bearer token to a [`Caller`].
+//! From a bearer token to a [`Caller`], and for how long.
+
+use std::time::Duration;
 
 use axum::http::{HeaderMap, header::AUTHORIZATION};
+use entity::time::Timestamp;
+use tokio::time::sleep;
 
 use crate::{
     app::App,
     caller::Caller,
     error::{Error, Result},
+    store::Clock,
     user,
 };
+
+/// How often a clock that is turned by hand is looked at.
+const MANUAL_CLOCK_EVERY: Duration = Duration::from_millis(20);
 
 /// The bearer token of a request, if it has one.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<String>> {
@@ -36,9 +44,43 @@ pub(super) async fn caller(app: &App, bearer: Option<&str>) -> Result<Caller> {
     }
 }
 
+/// When the credentials of a caller end.
+pub(super) fn end(caller: &Caller) -> Option<Timestamp> {
+    caller.identity().ok().and_then(|identity| identity.expires_at)
+}
+
+/// Waits until less than `warning` is left of credentials, or until they have ended; tells how long they still are.
+pub(super) async fn approaching(clock: Clock, end: Option<Timestamp>, warning: Duration) -> Duration {
+    let Some(end) = end else { return std::future::pending().await };
+    loop {
+        let left = end.since(clock.now());
+        if left <= warning {
+            return left;
+        }
+        let pause = match clock {
+            Clock::System => left.saturating_sub(warning),
+            Clock::Manual(_) => MANUAL_CLOCK_EVERY,
+        };
+        sleep(pause).await;
+    }
+}
+
+/// Asks again who the bearer of a token is. `None` when nobody can say so now: a database that does not answer proves nothing.
+pub(super) async fn again(app: &App, token: &str) -> Result<Option<Caller>> {
+    match caller(app, Some(token)).await {
+        Ok(caller) => Ok(Some(caller)),
+        Err(error @ Error::Unauthenticated(_)) => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "the credentials of a stream could not be checked");
+            Ok(None)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -58,5 +100,18 @@ mod tests {
         for wrong in [&["Basic abc"][..], &["abc"], &["Bearer "], &[""], &["Bearer a", "Bearer b"]] {
             assert!(matches!(of(wrong), Err(Error::Unauthenticated(_))), "{wrong:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_token_is_told_before_it_comes() {
+        let clock = Clock::manual(Timestamp::from_micros(0));
+        let at = Some(Timestamp::from_micros(0).after(Duration::from_secs(100)));
+        let waiting = approaching(clock.clone(), at, Duration::from_mins(1));
+        clock.advance(Duration::from_secs(50));
+        assert_eq!(waiting.await, Duration::from_secs(50));
+        assert!(timeout(Duration::from_millis(60), approaching(clock.clone(), at, Duration::ZERO)).await.is_err());
+        clock.advance(Duration::from_secs(50));
+        assert_eq!(approaching(clock.clone(), at, Duration::ZERO).await, Duration::ZERO);
+        assert!(timeout(Duration::from_millis(60), approaching(clock, None, Duration::ZERO)).await.is_err());
     }
 }

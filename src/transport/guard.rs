@@ -29,9 +29,6 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Limits;
 
-/// Bytes of document text whose parsed form is kept. The parsed form takes a few dozen times as much.
-const CACHED_TEXT: u64 = 2 * 1024 * 1024;
-
 /// Why a document is not executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejected {
@@ -61,16 +58,23 @@ impl Guard {
     /// A guard that has seen nothing yet.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let checked = Cache::builder().max_capacity(CACHED_TEXT).weigher(|_, it: &Checked| it.bytes.max(64)).build();
+        // The parsed form takes a few dozen times as much as the text that is counted.
+        let capacity = limits.document_cache_bytes;
+        let checked = Cache::builder().max_capacity(capacity).weigher(|_, it: &Checked| it.bytes.max(64)).build();
         Self { limits, checked }
+    }
+
+    /// The document with this SHA-256 if it passed not long ago.
+    pub(super) fn known(&self, hash: &[u8; 32]) -> Option<Arc<ExecutableDocument>> {
+        self.checked.get(hash).map(|known| known.document)
     }
 
     /// Parses a document that keeps the limits, or says which one it breaks.
     pub fn check(&self, text: &str) -> Result<Arc<ExecutableDocument>, Rejected> {
         scan(text, &self.limits)?;
         let hash: [u8; 32] = Sha256::digest(text).into();
-        if let Some(known) = self.checked.get(&hash) {
-            return Ok(known.document);
+        if let Some(known) = self.known(&hash) {
+            return Ok(known);
         }
         let document = parse_query(text).map_err(|error| syntax(&error))?;
         measure(&document, &self.limits)?;
@@ -209,6 +213,23 @@ struct Cost {
     levels: u32,
     /// Fields of this level alone.
     width: u64,
+    /// Values that a schema of usual size has for these fields, if they are fields of introspection.
+    values: u64,
+    /// The values of what is introspection.
+    introspection: u64,
+}
+
+/// How many a list of introspection usually has; what follows a wrapped type is asked for less and less often.
+fn in_introspection(name: &str, values: u64) -> u64 {
+    match name {
+        "types" => values.saturating_mul(200),
+        "fields" => values.saturating_mul(12),
+        "directives" | "enumValues" | "possibleTypes" => values.saturating_mul(5),
+        "inputFields" => values.saturating_mul(4),
+        "args" => values.saturating_mul(2),
+        "ofType" => values / 2,
+        _ => values,
+    }
 }
 
 impl Cost {
@@ -221,6 +242,8 @@ impl Cost {
             depth: self.depth.max(other.depth),
             levels: self.levels.max(other.levels),
             width: self.width.saturating_add(other.width),
+            values: self.values.saturating_add(other.values),
+            introspection: self.introspection.saturating_add(other.introspection),
         }
     }
 
@@ -235,6 +258,8 @@ impl Cost {
             Err(too_much("aliases", limits.aliases))
         } else if self.directives > limits.directives {
             Err(too_much("directives", limits.directives))
+        } else if self.introspection > limits.introspection {
+            Err(Rejected::Limit("The document asks for too much of the schema at once.".to_owned()))
         } else if self.depth > limits.depth {
             Err(too_deep(limits.depth))
         } else if self.levels > limits.nesting {
@@ -315,7 +340,12 @@ impl<'a> Meter<'a> {
 
     fn field(&mut self, field: &'a Field, level: u32) -> Result<Cost, Rejected> {
         let inner = self.selections(&field.selection_set.node, level + 1)?.with_directives(field.directives.len());
+        let name = field.name.node.as_str();
+        let values = in_introspection(name, inner.values).saturating_add(1);
+        let introspection = if matches!(name, "__schema" | "__type") { values } else { inner.introspection };
         Ok(Cost {
+            values,
+            introspection,
             fields: inner.fields.saturating_add(1),
             aliases: inner.aliases.saturating_add(u64::from(field.alias.is_some())),
             depth: inner.depth.saturating_add(1),

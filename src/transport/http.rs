@@ -1,20 +1,26 @@
 //! GraphQL over HTTP: `POST` with JSON, `GET` for queries, one request at a time.
 //!
 //! The order of refusals: method (405), what the client accepts (406), what it sends (415), who it is (401), how much it sends
-//! (413), then the GraphQL request. A GraphQL request that is refused answers without `data`: with 400 to clients that accept
-//! `application/graphql-response+json`, and with 200 to those of the older `application/json`, which read another status as
-//! trouble between them and us. Once execution began the status is 200.
+//! (413), then the GraphQL request. Clients that accept `text/event-stream` get the answer as a stream ([`sse`]).
+//!
+//! | | `audit` profile | `draft-2026-08` profile |
+//! |---|---|---|
+//! | a body that is not JSON, a document that is not GraphQL | 400 | 400 |
+//! | JSON of another shape, a document or variables that do not fit the schema | 400 | 422 |
+//! | the same to clients of `application/json`, where a GraphQL request arrived | 200 | the same codes |
+//! | data with errors | 200 | 294, and 200 to clients of `application/json` |
+//!
+//! A GraphQL request that is refused answers without `data`. The clients of the older `application/json` read another status
+//! than 200 as trouble between them and us, which is why the public audits ask for it.
 //!
 //! Of async-graphql-axum this uses the extractor that reads a `POST` body and the response type that writes an executed answer.
 //! Its handler is not used: it runs mutations on `GET`, takes batches of any length and ignores what the client accepts. Nor
 //! is its reading of a query string, which looks for `operation_name`.
 
-use std::time::Duration;
-
-use async_graphql::{ParseRequestError, Variables, parser::types::OperationType};
+use async_graphql::{Extensions, ParseRequestError, Variables, parser::types::OperationType};
 use async_graphql_axum::{GraphQLRequest, GraphQLResponse};
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody},
     extract::{Extension, FromRequest, Request, State},
     http::{
         HeaderMap, HeaderValue, Method, StatusCode,
@@ -26,37 +32,59 @@ use futures_util::TryStreamExt;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Edge, RequestId,
+    Edge, LAST_EVENT_ID, Origin, RequestId,
     answer::{self, Fault, code, is_request_error},
     auth,
     operation::{Operation, Parameters},
+    sse,
 };
+use crate::config::{Limits, StatusProfile};
 
-/// How long a client may take to send its body.
-const BODY_PATIENCE: Duration = Duration::from_secs(30);
+/// Data with errors, as the draft of GraphQL over HTTP has it.
+const PARTIAL_SUCCESS: u16 = 294;
 
-/// The two media types of an answer.
+/// The media types of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Media {
     /// `application/graphql-response+json`: the status tells whether the request was executed.
     Graphql,
     /// `application/json`: the status tells whether there is a GraphQL answer at all.
     Json,
+    /// `text/event-stream`: the answer is a stream of answers.
+    Events,
 }
 
 impl Media {
+    /// The media type of an answer that is no stream.
     fn name(self) -> &'static str {
         match self {
             Self::Graphql => "application/graphql-response+json; charset=utf-8",
-            Self::Json => answer::JSON,
+            Self::Json | Self::Events => answer::JSON,
         }
     }
 
-    /// The status of a fault in this media type.
-    fn status(self, fault: &Fault) -> StatusCode {
-        match self {
-            Self::Json if fault.of_graphql => StatusCode::OK,
-            Self::Json | Self::Graphql => fault.status,
+    /// The status of a request that is not executed.
+    fn refused(self, profile: StatusProfile, status: StatusCode, of_graphql: bool) -> StatusCode {
+        match (profile, self) {
+            (StatusProfile::Audit, Self::Json) if of_graphql => StatusCode::OK,
+            (StatusProfile::Audit, Self::Graphql | Self::Json | Self::Events)
+                if status == StatusCode::UNPROCESSABLE_ENTITY =>
+            {
+                StatusCode::BAD_REQUEST
+            }
+            (StatusProfile::Audit | StatusProfile::Draft202608, Self::Graphql | Self::Json | Self::Events) => status,
+        }
+    }
+
+    /// The status of a request that was executed.
+    fn executed(self, profile: StatusProfile, with_errors: bool) -> StatusCode {
+        match (profile, self) {
+            (StatusProfile::Draft202608, Self::Graphql) if with_errors => {
+                StatusCode::from_u16(PARTIAL_SUCCESS).unwrap_or(StatusCode::OK)
+            }
+            (StatusProfile::Draft202608 | StatusProfile::Audit, Self::Graphql | Self::Json | Self::Events) => {
+                StatusCode::OK
+            }
         }
     }
 
@@ -72,6 +100,7 @@ impl Media {
             let media = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
                 "application/graphql-response+json" => Self::Graphql,
                 "application/json" | "application/*" | "*/*" => Self::Json,
+                "text/event-stream" => Self::Events,
                 _ => continue,
             };
             let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1_000, thousandths);
@@ -98,6 +127,7 @@ fn thousandths(text: &str) -> u16 {
 pub(super) async fn graphql(
     State(edge): State<Edge>,
     Extension(RequestId(id)): Extension<RequestId>,
+    Extension(origin): Extension<Origin>,
     request: Request,
 ) -> Response {
     let media = Media::accepted(request.headers());
@@ -105,51 +135,74 @@ pub(super) async fn graphql(
         _ if !matches!(*request.method(), Method::GET | Method::HEAD | Method::POST) => {
             Err(Fault::new(StatusCode::METHOD_NOT_ALLOWED, code::METHOD, "Use POST, or GET for queries."))
         }
-        Some(media) => answer(&edge, &id, media, request).await,
+        Some(media) => answer(&edge, &id, origin, media, request).await,
         None => Err(Fault::new(
             StatusCode::NOT_ACCEPTABLE,
             code::NOT_ACCEPTABLE,
-            "Accept application/graphql-response+json or application/json.",
+            "Accept application/graphql-response+json, application/json or text/event-stream.",
         )),
     };
     answered.unwrap_or_else(|fault| {
         let media = media.unwrap_or(Media::Json);
-        let mut response = fault.response(media.status(&fault), media.name(), &id);
         if fault.status == StatusCode::METHOD_NOT_ALLOWED {
+            let mut response = fault.response(fault.status, media.name(), &id);
             let allowed = if fault.of_graphql { "POST" } else { "GET, POST" };
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-            *response.status_mut() = fault.status;
+            return response;
         }
-        response
+        if media == Media::Events && fault.of_graphql {
+            return sse::refused(&fault, &id);
+        }
+        let status = media.refused(edge.app.config().http.status_profile, fault.status, fault.of_graphql);
+        fault.response(status, media.name(), &id)
     })
 }
 
-async fn answer(edge: &Edge, id: &str, media: Media, request: Request) -> Result<Response, Fault> {
+async fn answer(edge: &Edge, id: &str, origin: Origin, media: Media, request: Request) -> Result<Response, Fault> {
     let by_post = request.method() == Method::POST;
     if by_post {
         require_json(request.headers())?;
     }
-    let bearer = auth::bearer(request.headers())?;
-    let caller = auth::caller(&edge.app, bearer.as_deref()).await?;
+    let token = auth::bearer(request.headers())?;
+    let caller = auth::caller(&edge.app, token.as_deref()).await?;
+    let last_event_id = request.headers().get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
     let parameters = if by_post {
-        posted(request, edge.app.config().limits.body_bytes).await?
+        posted(request, edge.limits()).await?
     } else {
         queried(request.uri().query().unwrap_or_default())?
     };
-    let operation = Operation::new(&edge.guard, parameters)?;
-    if !by_post && operation.kind != OperationType::Query {
+    let operation = Operation::new(&edge.documents, parameters)?;
+    // A subscription changes nothing, and browsers can follow one in no other way.
+    let by_get = match operation.kind {
+        OperationType::Query => true,
+        OperationType::Subscription => media == Media::Events,
+        OperationType::Mutation => false,
+    };
+    if !by_post && !by_get {
         let message = format!("Send the {} by POST; GET is for queries.", operation.kind);
         return Err(Fault {
             status: StatusCode::METHOD_NOT_ALLOWED,
             ..Fault::of_graphql(code::METHOD, message, Vec::new())
         });
     }
-    let response = edge.execute(operation, caller, id).await?;
+    if media == Media::Events {
+        let follower = sse::Follower { caller, token, origin, last_event_id, request_id: id.to_owned() };
+        return sse::open(edge, operation, follower);
+    }
+    let profile = edge.app.config().http.status_profile;
+    let response = edge.execute(operation, caller, origin, id).await?;
     if is_request_error(&response) {
-        let status = if media == Media::Graphql { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+        let status = media.refused(profile, StatusCode::UNPROCESSABLE_ENTITY, true);
         return Ok(answer::body(status, media.name(), &json!({ "errors": response.errors })));
     }
+    let with_errors = !response.errors.is_empty();
     let mut response = GraphQLResponse::from(response).into_response();
+    let bytes = response.body().size_hint().lower();
+    if let Some(fault) = edge.too_long(usize::try_from(bytes).unwrap_or(usize::MAX)) {
+        let instead = json!({ "data": null, "errors": [fault.entry(id)] });
+        return Ok(answer::body(media.executed(profile, true), media.name(), &instead));
+    }
+    *response.status_mut() = media.executed(profile, with_errors);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media.name()));
     Ok(response)
 }
@@ -173,22 +226,36 @@ fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
 }
 
 /// The parameters of a `POST`.
-async fn posted(request: Request, limit: usize) -> Result<Parameters, Fault> {
+async fn posted(request: Request, limits: &Limits) -> Result<Parameters, Fault> {
     let (parts, body) = request.into_parts();
-    let bytes = read(body, limit).await?;
-    let request = Request::from_parts(parts, Body::from(bytes));
+    let bytes = read(body, limits).await?;
+    let request = Request::from_parts(parts, Body::from(bytes.clone()));
     let Unreadable(fault) = match GraphQLRequest::<Unreadable>::from_request(request, &()).await {
         Ok(read) => {
             let request = read.into_inner();
-            return Parameters::new(request.query, request.operation_name, request.variables);
+            let name = if request.query.is_empty() { document_id(&bytes)? } else { None };
+            let (operation_name, extensions) = (request.operation_name, request.extensions);
+            return Parameters::new(request.query, name, operation_name, request.variables, &extensions);
         }
         Err(unreadable) => unreadable,
     };
     Err(fault)
 }
 
-/// A body of `limit` bytes at most, within bounded time.
-async fn read(body: Body, limit: usize) -> Result<Bytes, Fault> {
+/// The name of the document in a body that brings no text, which the extractor does not read.
+fn document_id(body: &[u8]) -> Result<Option<String>, Fault> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Named {
+        document_id: Option<String>,
+    }
+    let named = serde_json::from_slice::<Named>(body);
+    named.map(|named| named.document_id).map_err(|_| Fault::misshapen("`documentId` must be a string."))
+}
+
+/// A body of bounded length, within bounded time.
+async fn read(body: Body, limits: &Limits) -> Result<Bytes, Fault> {
+    let limit = limits.body_bytes;
     let mut chunks = body.into_data_stream();
     let mut bytes = Vec::new();
     let reading = async {
@@ -201,7 +268,7 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, Fault> {
         }
         Ok(())
     };
-    match tokio::time::timeout(BODY_PATIENCE, reading).await {
+    match tokio::time::timeout(limits.body_patience, reading).await {
         Ok(read) => read.map(|()| Bytes::from(bytes)),
         Err(_) => Err(Fault::new(StatusCode::REQUEST_TIMEOUT, code::TIMEOUT, "The body did not arrive in time.")),
     }
@@ -213,14 +280,14 @@ struct Unreadable(Fault);
 impl From<ParseRequestError> for Unreadable {
     fn from(error: ParseRequestError) -> Self {
         let text = error.to_string();
-        let message = if matches!(error, ParseRequestError::UnsupportedBatch) || text.contains("did not match any") {
-            "The body must be one JSON object with `query` (a string) and, if needed, `operationName` (a string), \
-             `variables` and `extensions` (objects). Batches are not supported."
-                .to_owned()
-        } else {
-            format!("The body is not JSON: {}.", text.trim_start_matches("Invalid request: ").trim_end_matches('.'))
-        };
-        Self(Fault::malformed(message))
+        if matches!(error, ParseRequestError::UnsupportedBatch) || text.contains("did not match any") {
+            return Self(Fault::misshapen(
+                "The body must be one JSON object with `query` (a string) and, if needed, `operationName` (a string), \
+                 `variables` and `extensions` (objects). Batches are not supported.",
+            ));
+        }
+        let reason = text.trim_start_matches("Invalid request: ").trim_end_matches('.');
+        Self(Fault::malformed(format!("The body is not JSON: {reason}.")))
     }
 }
 
@@ -232,23 +299,28 @@ impl IntoResponse for Unreadable {
 
 /// The parameters of a `GET`. An empty parameter is an absent one.
 fn queried(query: &str) -> Result<Parameters, Fault> {
-    let (mut document, mut operation_name, mut variables) = (String::new(), None, Variables::default());
+    let (mut document, mut document_id, mut operation_name) = (String::new(), None, None);
+    let (mut variables, mut extensions) = (Variables::default(), Extensions::default());
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty()) {
         match &*name {
             "query" => document = value.into_owned(),
+            "documentId" => document_id = Some(value.into_owned()),
             "operationName" => operation_name = Some(value.into_owned()),
             "variables" => variables = Variables::from_json(Value::Object(json_map("variables", &value)?)),
-            "extensions" => drop(json_map("extensions", &value)?),
+            "extensions" => {
+                let map = json_map("extensions", &value)?;
+                extensions = serde_json::from_value(Value::Object(map)).map_err(Fault::internal)?;
+            }
             _ => {}
         }
     }
-    Parameters::new(document, operation_name, variables)
+    Parameters::new(document, document_id, operation_name, variables, &extensions)
 }
 
 fn json_map(name: &str, text: &str) -> Result<Map<String, Value>, Fault> {
     serde_json::from_str::<Option<Map<String, Value>>>(text)
         .map(Option::unwrap_or_default)
-        .map_err(|_| Fault::malformed(format!("`{name}` must be a JSON object.")))
+        .map_err(|_| Fault::misshapen(format!("`{name}` must be a JSON object.")))
 }
 
 #[cfg(test)]
@@ -275,6 +347,9 @@ mod tests {
             ("application/json, application/graphql-response+json", Some(Media::Json)),
             ("text/html, application/json;q=0.5", Some(Media::Json)),
             ("application/json;q=0", None),
+            ("text/event-stream", Some(Media::Events)),
+            ("text/event-stream, application/json;q=0.9", Some(Media::Events)),
+            ("application/json, text/event-stream", Some(Media::Json)),
             ("text/html", None),
             ("", None),
         ] {
@@ -312,14 +387,33 @@ mod tests {
     #[test]
     fn a_query_string_is_read_like_a_body() {
         let read = queried("query=%7Ba%7D&operationName=Q&variables=%7B%22x%22%3A1%7D&extensions=%7B%7D&other=1");
-        let read = read.map_err(|fault| fault.message).unwrap();
-        assert_eq!((read.query.as_str(), read.operation_name.as_deref()), ("{a}", Some("Q")));
-        assert_eq!(read.variables.len(), 1);
+        assert!(read.is_ok());
+        assert!(queried("documentId=sha256:00").is_ok());
+        let persisted = "%7B%22persistedQuery%22%3A%7B%22version%22%3A1%2C%22sha256Hash%22%3A%22ab%22%7D%7D";
+        assert!(queried(&format!("extensions={persisted}")).is_ok());
         assert!(queried("query=%7Ba%7D&operationName=&variables=&extensions=").is_ok());
         for wrong in
             ["", "query=", "query=%7Ba%7D&variables=[1]", "query=%7Ba%7D&variables=x", "query=%7Ba%7D&extensions=1"]
         {
             assert!(queried(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_profile_decides_the_status() {
+        use StatusProfile::{Audit, Draft202608 as Draft};
+        let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
+        for (media, profile, refused, partial) in [
+            (Media::Graphql, Audit, 400, 200),
+            (Media::Json, Audit, 200, 200),
+            (Media::Graphql, Draft, 422, 294),
+            (Media::Json, Draft, 422, 200),
+        ] {
+            assert_eq!(media.refused(profile, unprocessable, true).as_u16(), refused);
+            assert_eq!(media.executed(profile, true).as_u16(), partial);
+            assert_eq!(media.executed(profile, false).as_u16(), 200);
+            assert_eq!(media.refused(profile, StatusCode::UNAUTHORIZED, false).as_u16(), 401);
+        }
+        assert_eq!(Media::Json.refused(Audit, unprocessable, false).as_u16(), 400);
     }
 }

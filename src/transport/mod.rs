@@ -1,8 +1,8 @@
 //! The edge: HTTP and WebSocket around the schema, and nothing of the market's rules.
 //!
 //! ```text
-//! request ─ id ─ CORS ─┬─ /graphql ───── negotiate ─ who ─ guard ─┐
-//!                      ├─ /graphql/ws ── init ─ who ─ guard ──────┼─► schema
+//! request ─ id ─ CORS ─┬─ /graphql ───── negotiate ─ who ─ document ─ guard ─┐
+//!                      ├─ /graphql/ws ── init ─ who ─ document ─ guard ──────┼─► schema ─► JSON, event stream, messages
 //!                      ├─ /agents/{id}/module ── who ─ owner ─ bytes ─► agent::set_module
 //!                      └─ /health /ready /metrics …
 //! ```
@@ -14,13 +14,18 @@
 mod answer;
 mod assets;
 mod auth;
+mod document;
 pub mod guard;
 mod http;
+mod listen;
 mod operation;
+mod places;
 mod probe;
+mod sse;
 mod upload;
 mod ws;
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,27 +43,31 @@ use axum::{
     middleware::{self, Next},
     response::Response,
     routing::{any, get, put},
-    serve::ListenerExt,
 };
 use futures_util::FutureExt;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
     app::App,
+    config::Limits,
     error::{Error, Result},
     graphql::{self, Schema},
 };
 use answer::{Fault, code};
-use guard::Guard;
+use document::Documents;
+use places::{Holder, Place, Places};
 use probe::Readiness;
 
 /// The header that names a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a client's request id at most.
 const MAX_REQUEST_ID: usize = 64;
-/// How long requests that are under way at the shutdown may take to end.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(25);
+/// The header by which a client says how far it has come in an event stream.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// How long a browser may remember that an origin is allowed.
 const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 
@@ -67,10 +76,24 @@ const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 struct Edge {
     app: App,
     schema: Schema,
-    guard: Guard,
+    documents: Documents,
     readiness: Readiness,
-    sockets: Arc<Semaphore>,
+    /// Queries and mutations that run, by caller.
+    requests: Places,
+    /// Room for sockets and event streams.
+    room: Arc<Semaphore>,
+    /// Sockets and event streams, by user.
+    streams: Places,
+    /// Sockets and event streams, by where they come from.
+    networks: Places,
+    address_header: Option<HeaderName>,
     sdl: Arc<str>,
+}
+
+/// A socket or an event stream, as it counts.
+struct Open {
+    _room: OwnedSemaphorePermit,
+    _network: Place,
 }
 
 impl Edge {
@@ -78,18 +101,56 @@ impl Edge {
         let store = self.app.store();
         store.entropy().uuid(store.clock().now()).to_string()
     }
+
+    fn limits(&self) -> &Limits {
+        &self.app.config().limits
+    }
+
+    /// Takes a place for a socket or an event stream.
+    fn open(&self, origin: Origin) -> std::result::Result<Open, Fault> {
+        let most = self.limits().sockets_per_address;
+        let network = self.networks.take(Holder::at(origin), most);
+        let network = network.ok_or_else(|| Fault::crowded(format!("One address may have {most} streams open.")))?;
+        match Arc::clone(&self.room).try_acquire_owned() {
+            Ok(room) if !self.app.stop().is_cancelled() => Ok(Open { _room: room, _network: network }),
+            Ok(_) | Err(_) => Err(Error::Unavailable("No more connections are taken now.").into()),
+        }
+    }
+
+    /// Where a request comes from: what the proxy says if one is configured, and otherwise the other end of the connection.
+    fn origin(&self, request: &Request) -> Origin {
+        let named = self.address_header.as_ref().and_then(|name| {
+            let last = request.headers().get_all(name).iter().next_back()?.to_str().ok()?.rsplit(',').next()?;
+            last.trim().parse().ok()
+        });
+        Origin(named.or_else(|| request.extensions().get::<Peer>().map(|Peer(address)| *address)))
+    }
 }
+
+/// The other end of the connection.
+#[derive(Clone, Copy, Debug)]
+struct Peer(IpAddr);
+
+/// Where a request comes from, if that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Origin(Option<IpAddr>);
 
 /// The id of the request, the client's or a fresh one.
 #[derive(Clone, Debug)]
 struct RequestId(String);
 
 /// All routes over one application.
-pub fn router(app: App, schema: Schema) -> Router {
+pub fn router(app: App, schema: Schema) -> Result<Router> {
+    let config = app.config();
+    let address_header = config.http.address_header.as_deref().map(HeaderName::try_from).transpose();
     let edge = Edge {
-        guard: Guard::new(app.config().limits.clone()),
+        documents: Documents::open(config)?,
         readiness: Readiness::default(),
-        sockets: Arc::new(Semaphore::new(ws::MAX_SOCKETS)),
+        requests: Places::default(),
+        room: Arc::new(Semaphore::new(config.limits.sockets.min(Semaphore::MAX_PERMITS))),
+        streams: Places::default(),
+        networks: Places::default(),
+        address_header: address_header.map_err(Error::internal)?,
         sdl: graphql::sdl().into(),
         schema,
         app,
@@ -112,34 +173,17 @@ pub fn router(app: App, schema: Schema) -> Router {
         })
         .layer(middleware::from_fn_with_state(edge.clone(), around))
         .with_state(edge);
-    match cors {
+    Ok(match cors {
         Some(cors) => router.layer(cors),
         None => router,
-    }
+    })
 }
 
 /// Serves until the application stops, then lets what is under way end, for a bounded time.
 pub async fn serve(app: App, listener: TcpListener) -> Result<()> {
-    let schema = graphql::schema(&app);
-    let stop = app.stop().clone();
-    let router = router(app, schema);
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps waiting for more to send");
-        }
-    });
-    let ended = stop.clone();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { ended.cancelled().await });
-    tokio::select! {
-        served = serving => served.map_err(Error::internal),
-        () = async {
-            stop.cancelled().await;
-            tokio::time::sleep(SHUTDOWN_PATIENCE).await;
-        } => {
-            tracing::warn!("requests were still under way at the end of the shutdown");
-            Ok(())
-        }
-    }
+    let router = router(app.clone(), graphql::schema(&app))?;
+    listen::accept(listener, router, &app.config().limits, app.stop()).await;
+    Ok(())
 }
 
 /// The origins whose pages may call; `*` lets any. Calls carry tokens and never cookies, so an origin gains nothing by itself.
@@ -155,7 +199,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::PUT])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, REQUEST_ID])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, LAST_EVENT_ID, REQUEST_ID])
         .expose_headers([REQUEST_ID, RETRY_AFTER])
         .max_age(CORS_MAX_AGE);
     Some(layer)
@@ -164,7 +208,9 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
 /// Around every request: its id, an answer even to a panic, and the headers that every response has.
 async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers()).unwrap_or_else(|| edge.fresh_request_id());
+    let origin = edge.origin(&request);
     request.extensions_mut().insert(RequestId(id.clone()));
+    request.extensions_mut().insert(origin);
     let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => match response.extensions().get::<Fault>() {
             Some(fault) => {

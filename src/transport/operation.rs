@@ -5,20 +5,22 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use async_graphql::{
-    Positioned, Request, Response, ServerError, Variables,
+    Extensions, Positioned, Request, Response, ServerError, Variables,
     parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
 };
 use axum::http::StatusCode;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Edge,
+    Edge, Origin,
     answer::{Fault, code, complete},
-    guard::Guard,
+    document::{Documents, Wanted},
+    places::Holder,
 };
 use crate::{
+    app::App,
     caller::Caller,
     graphql::{Replays, Session},
     metrics::{self, RequestOutcome},
@@ -26,25 +28,48 @@ use crate::{
 
 /// The parameters of a GraphQL request as GraphQL over HTTP and graphql-transport-ws name them.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(try_from = "Written")]
 pub(super) struct Parameters {
-    pub(super) query: String,
-    #[serde(default)]
-    pub(super) operation_name: Option<String>,
+    document: Wanted,
+    operation_name: Option<String>,
+    variables: Variables,
+}
+
+/// The parameters as they are written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    query: Option<String>,
+    document_id: Option<String>,
+    operation_name: Option<String>,
     #[serde(default, deserialize_with = "variables")]
-    pub(super) variables: Variables,
-    /// Nothing reads it yet; it has to be a map all the same.
-    #[serde(default, rename = "extensions")]
-    pub(super) _extensions: Option<Map<String, Value>>,
+    variables: Variables,
+    extensions: Option<Map<String, Value>>,
+}
+
+impl TryFrom<Written> for Parameters {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let persisted = written.extensions.and_then(|mut extensions| extensions.remove("persistedQuery"));
+        let document = Wanted::new(written.query.unwrap_or_default(), written.document_id, persisted)
+            .map_err(|fault| fault.message)?;
+        Ok(Self { document, operation_name: written.operation_name, variables: written.variables })
+    }
 }
 
 impl Parameters {
     /// Parameters that came in another form than JSON of this type.
-    pub(super) fn new(query: String, operation_name: Option<String>, variables: Variables) -> Result<Self, Fault> {
-        if query.trim().is_empty() {
-            return Err(Fault::malformed("`query` must be a string with a GraphQL document."));
-        }
-        Ok(Self { query, operation_name, variables, _extensions: None })
+    pub(super) fn new(
+        query: String,
+        document_id: Option<String>,
+        operation_name: Option<String>,
+        variables: Variables,
+        extensions: &Extensions,
+    ) -> Result<Self, Fault> {
+        let persisted = extensions.get("persistedQuery").cloned().map(async_graphql::Value::into_json);
+        let persisted = persisted.transpose().map_err(|_| Fault::misshapen("`extensions` must be a JSON object."))?;
+        Ok(Self { document: Wanted::new(query, document_id, persisted)?, operation_name, variables })
     }
 }
 
@@ -57,30 +82,41 @@ fn variables<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Variab
 /// A request that keeps the limits, with the one operation of its document that it is about.
 pub(super) struct Operation {
     pub(super) kind: OperationType,
-    /// The name that the client gave, for the log.
+    /// The name that the client gave.
     name: Option<String>,
-    request: Request,
+    document: ExecutableDocument,
+    variables: Variables,
 }
 
 impl Operation {
     /// Checks the parameters up to what needs the schema.
-    pub(super) fn new(guard: &Guard, parameters: Parameters) -> Result<Self, Fault> {
-        let document = guard.check(&parameters.query)?;
+    pub(super) fn new(documents: &Documents, parameters: Parameters) -> Result<Self, Fault> {
+        let document = documents.find(&parameters.document)?;
         let name = parameters.operation_name.filter(|name| !name.is_empty());
         let operation = select(&document, name.as_deref())?;
         require_variables(&operation.node, &parameters.variables)?;
         let kind = operation.node.ty;
-        let mut request = Request::new(String::new()).variables(parameters.variables);
-        request.operation_name.clone_from(&name);
-        request.set_parsed_query(ExecutableDocument::clone(&document));
-        Ok(Self { kind, name, request })
+        Ok(Self { kind, name, document: ExecutableDocument::clone(&document), variables: parameters.variables })
+    }
+
+    /// The operation itself with the variables, to be changed.
+    pub(super) fn parts_mut(&mut self) -> (Option<&mut OperationDefinition>, &mut Variables) {
+        let operation = match (&mut self.document.operations, self.name.as_deref()) {
+            (DocumentOperations::Single(operation), _) => Some(operation),
+            (DocumentOperations::Multiple(operations), Some(name)) => operations.get_mut(name),
+            (DocumentOperations::Multiple(operations), None) => operations.values_mut().next(),
+        };
+        (operation.map(|operation| &mut operation.node), &mut self.variables)
     }
 
     /// As the executor takes it, with the place where it will say which fields were answered before.
-    pub(super) fn into_request(self, edge: &Edge, caller: Caller, request_id: &str) -> (Request, Replays) {
+    fn into_request(self, edge: &Edge, caller: Caller, request_id: &str) -> (Request, Replays) {
+        let mut request = Request::new(String::new()).variables(self.variables);
+        request.operation_name = self.name;
+        request.set_parsed_query(self.document);
         let session = Session::new(edge.app.clone(), caller, request_id.to_owned());
         let replays = session.replays();
-        (self.request.data(session), replays)
+        (request.data(session), replays)
     }
 }
 
@@ -129,14 +165,24 @@ impl Edge {
         &self,
         operation: Operation,
         caller: Caller,
+        origin: Origin,
         request_id: &str,
     ) -> Result<Response, Fault> {
         let started = Instant::now();
+        let most = self.app.config().limits.requests_per_caller;
+        let Some(place) = self.requests.take(Holder::of(&caller, origin), most) else {
+            let message = format!("One caller may have {most} requests under way at a time.");
+            return Err(Fault::crowded(message));
+        };
         let (kind, name, actor) = (operation.kind, operation.name.clone(), caller.user_id());
         let limit = self.app.config().limits.execution;
         let (request, replays) = operation.into_request(self, caller, request_id);
         let schema = self.schema.clone();
-        let work = bounded(limit, async move { schema.execute(request).await });
+        let work = bounded(limit, async move {
+            let response = schema.execute(request).await;
+            drop(place);
+            response
+        });
         let outcome = match kind {
             OperationType::Query => work.await,
             OperationType::Mutation => match self.app.tracker().spawn(work).await {
@@ -145,7 +191,8 @@ impl Edge {
             },
             OperationType::Subscription => Err(Fault::of_graphql(
                 code::OPERATION,
-                "Subscriptions run over WebSocket: connect to /graphql/ws with graphql-transport-ws.",
+                "A subscription is a stream: accept text/event-stream here, or connect to /graphql/ws with \
+                 graphql-transport-ws.",
                 Vec::new(),
             )),
         };
@@ -184,8 +231,80 @@ fn tell_replays(response: &mut Response, replays: &Replays) {
     }
 }
 
+impl Edge {
+    /// What is told instead of an answer of `bytes` bytes if that is too long. Whatever was executed stays done.
+    pub(super) fn too_long(&self, bytes: usize) -> Option<Fault> {
+        let most = self.app.config().limits.response_bytes;
+        (bytes > most).then(|| {
+            let message = format!(
+                "The operation was executed, but its answer is longer than {most} bytes. Ask for less; repeat a mutation \
+                 with the same idempotency key."
+            );
+            Fault::new(StatusCode::OK, code::RESPONSE_TOO_LARGE, message)
+        })
+    }
+
+    /// Follows a subscription.
+    pub(super) fn follow(&self, operation: Operation, caller: Caller, request_id: &str) -> Following {
+        let (request, _) = operation.into_request(self, caller, request_id);
+        let counted = Counted::new(&self.app);
+        let responses = self.schema.execute_stream(request).boxed();
+        Following { responses, counted, request_id: request_id.to_owned(), started: false }
+    }
+}
+
+/// A subscription under way.
+pub(super) struct Following {
+    responses: BoxStream<'static, Response>,
+    counted: Counted,
+    request_id: String,
+    started: bool,
+}
+
+impl Following {
+    /// The next answer with its errors completed; an error when the first one says that there will be no stream.
+    pub(super) async fn next(&mut self) -> Option<Result<Response, Vec<ServerError>>> {
+        let mut response = self.responses.next().await?;
+        complete(&mut response, &self.request_id);
+        if !self.started && did_not_start(&response) {
+            self.counted.went = went(&response);
+            return Some(Err(response.errors));
+        }
+        self.started = true;
+        Some(Ok(response))
+    }
+}
+
+/// A subscription as the metrics see it: active until this is dropped, and then one more request.
+struct Counted {
+    app: App,
+    went: RequestOutcome,
+}
+
+impl Counted {
+    fn new(app: &App) -> Self {
+        app.metrics().subscriptions(1);
+        Self { app: app.clone(), went: RequestOutcome::Ok }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.app.metrics().subscriptions(-1);
+        self.app.metrics().request(metrics::OperationType::Subscription, self.went, None);
+    }
+}
+
+/// Whether a subscription's first response says that there will be no stream: the errors are about the request or about the
+/// one field itself, and there is no data.
+fn did_not_start(response: &Response) -> bool {
+    response.data == async_graphql::Value::Null
+        && !response.errors.is_empty()
+        && response.errors.iter().all(|error| error.path.len() <= 1)
+}
+
 /// How a completed answer is counted: what is wrong with us outweighs what is wrong with the request.
-pub(super) fn went(response: &Response) -> RequestOutcome {
+fn went(response: &Response) -> RequestOutcome {
     let ours = |error: &ServerError| {
         let code = error.extensions.as_ref().and_then(|extensions| extensions.get("code"));
         let ours = [code::INTERNAL, code::TIMEOUT, code::UNAVAILABLE];
@@ -230,14 +349,18 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Limits;
+    use crate::config::Config;
 
     fn parameters(json: &str) -> serde_json::Result<Parameters> {
         serde_json::from_str(json)
     }
 
+    fn documents() -> Documents {
+        Documents::open(&Config::in_folder("unused")).unwrap()
+    }
+
     fn fault(json: &str) -> Fault {
-        match Operation::new(&Guard::new(Limits::default()), parameters(json).unwrap()) {
+        match Operation::new(&documents(), parameters(json).unwrap()) {
             Ok(_) => panic!("{json} passed"),
             Err(fault) => fault,
         }
@@ -249,6 +372,8 @@ mod tests {
             r#"{"query": "{ a }"}"#,
             r#"{"query": "{ a }", "operationName": null, "variables": null, "extensions": null}"#,
             r#"{"query": "{ a }", "operationName": "Q", "variables": {"a": [1]}, "extensions": {"b": 2}, "other": 1}"#,
+            r#"{"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "00"}}}"#,
+            r#"{"documentId": "sha256:00"}"#,
         ] {
             assert!(parameters(right).is_ok(), "{right}");
         }
@@ -261,6 +386,8 @@ mod tests {
             r#"{"query": "{ a }", "variables": "x"}"#,
             r#"{"query": "{ a }", "variables": []}"#,
             r#"{"query": "{ a }", "extensions": "x"}"#,
+            r#"{"extensions": {"persistedQuery": {"version": 2, "sha256Hash": "00"}}}"#,
+            r#"{"documentId": 1}"#,
         ] {
             assert!(parameters(wrong).is_err(), "{wrong}");
         }
@@ -271,9 +398,9 @@ mod tests {
         assert_eq!(fault(r#"{"query": "query A { a } query B { b }"}"#).code, code::OPERATION);
         assert_eq!(fault(r#"{"query": "query A { a }", "operationName": "B"}"#).code, code::OPERATION);
         assert_eq!(fault(r#"{"query": "{ a }", "operationName": "B"}"#).code, code::OPERATION);
-        let guard = Guard::new(Limits::default());
+        let documents = documents();
         let both = r#"{"query": "query A { a } mutation B { b }", "operationName": "B"}"#;
-        let operation = Operation::new(&guard, parameters(both).unwrap()).map_err(|fault| fault.message).unwrap();
+        let operation = Operation::new(&documents, parameters(both).unwrap()).map_err(|fault| fault.message).unwrap();
         assert_eq!(operation.kind, OperationType::Mutation);
     }
 
@@ -283,13 +410,13 @@ mod tests {
         assert_eq!(missing.message, "Variable \"$id\" of required type \"ID!\" was not provided.");
         assert_eq!(missing.code, code::BAD_USER_INPUT);
         fault(r#"{"query": "query($id: ID!) { a(id: $id) }", "variables": {"id": null}}"#);
-        let guard = Guard::new(Limits::default());
+        let documents = documents();
         for fine in [
             r#"{"query": "query($id: ID!) { a(id: $id) }", "variables": {"id": "x"}}"#,
             r#"{"query": "query($id: ID! = \"x\") { a(id: $id) }"}"#,
             r#"{"query": "query($id: ID) { a(id: $id) }"}"#,
         ] {
-            assert!(Operation::new(&guard, parameters(fine).unwrap()).is_ok(), "{fine}");
+            assert!(Operation::new(&documents, parameters(fine).unwrap()).is_ok(), "{fine}");
         }
     }
 

@@ -8,11 +8,26 @@
 //!
 //! One task reads, one writes, and each operation has its own, so that no operation delays another, a ping or the end. An
 //! operation whose client does not read waits at the bounded queue; the log of events waits for it. A client that takes nothing
-//! for [`SEND_PATIENCE`] is let go and may resume from its last cursor.
+//! for the patience for sending is let go and may resume from its last cursor.
 //!
-//! Whoever the token names is asked again with every operation and every [`RECHECK`], so that signing out ends what a socket
+//! Whoever the token names is asked again with every operation and every so often, so that signing out ends what a socket
 //! may do. At the shutdown no operation is completed, because a client takes that for the end of the stream: the socket is
 //! closed with 1012, on which clients connect again.
+//!
+//! | code | when | clients of graphql-ws |
+//! |---|---|---|
+//! | 1009 | a message is longer than `message_bytes` | end |
+//! | 1012 | the process ends | connect again |
+//! | 1013 | the caller has `sockets_per_caller`, or the database does not answer | connect again |
+//! | 4400 | a message is none of the protocol | end |
+//! | 4401 | an operation before the acknowledgement, a token that ended or was revoked | end |
+//! | 4403 | a token that is none, or of somebody else than before | connect again |
+//! | 4406 | the handshake does not offer graphql-transport-ws | end |
+//! | 4408 | no `connection_init` in time | connect again |
+//! | 4409 | an operation with the id of one that runs | end |
+//! | 4429 | a second `connection_init` | end |
+//! | 4499 | no sign of life for `silence` | connect again |
+//! | 4500 | we failed | end |
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -28,7 +43,6 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
-use entity::time::Timestamp;
 use futures_util::{
     FutureExt, SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -36,48 +50,25 @@ use futures_util::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Edge, RequestId,
-    answer::{Fault, code, complete, is_request_error},
+    Edge, Open, Origin, RequestId,
+    answer::{Fault, code, is_request_error},
     auth,
-    operation::{Operation, Parameters, panicked, went},
+    operation::{Operation, Parameters, panicked},
+    places::{Holder, Place},
 };
-use crate::{
-    app::App,
-    caller::Caller,
-    error::Error,
-    metrics::{self, RequestOutcome},
-    store::Clock,
-};
+use crate::{caller::Caller, config::Limits, error::Error};
 
 /// The one sub-protocol that is spoken.
 const PROTOCOL: &str = "graphql-transport-ws";
-/// Sockets of this process at most.
-pub(super) const MAX_SOCKETS: usize = 20_000;
 /// Characters of an operation's id at most.
 const MAX_ID: usize = 128;
-/// Messages that wait for the client at most.
-const QUEUE: usize = 64;
-/// How long a client has to send `connection_init`.
-const INIT_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a client may take to accept one message.
-const SEND_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a sign of life is asked for.
-const PING_EVERY: Duration = Duration::from_secs(15);
-/// How long a client may give none.
-const SILENCE: Duration = Duration::from_secs(45);
-/// How often the credentials of a socket are checked again.
-const RECHECK: Duration = Duration::from_mins(1);
-/// How long before the end of its token a client is told of it.
-const EXPIRY_WARNING: Duration = Duration::from_mins(1);
-/// How often a clock that is turned by hand is looked at.
-const MANUAL_CLOCK_EVERY: Duration = Duration::from_millis(20);
 /// How long the other side may take to answer the end of the conversation.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -96,8 +87,8 @@ impl Close {
     }
 
     /// Nothing is wrong with the client; it may try again.
-    fn later() -> Self {
-        Self(1013, "Try again later".to_owned())
+    fn later(why: &str) -> Self {
+        Self(1013, why.to_owned())
     }
 
     fn bad_message(why: &str) -> Self {
@@ -131,6 +122,11 @@ impl Close {
     /// The client gave no sign of life.
     fn silent() -> Self {
         Self(4499, "Terminated".to_owned())
+    }
+
+    /// We failed.
+    fn internal() -> Self {
+        Self(4500, "Internal server error".to_owned())
     }
 
     fn frame(self) -> Message {
@@ -172,6 +168,7 @@ enum Incoming {
 pub(super) async fn upgrade(
     State(edge): State<Edge>,
     Extension(RequestId(id)): Extension<RequestId>,
+    Extension(origin): Extension<Origin>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -187,52 +184,72 @@ pub(super) async fn upgrade(
         Ok(token) => token,
         Err(error) => return Fault::from(error).json(&id),
     };
-    let permit = Arc::clone(&edge.sockets).try_acquire_owned();
-    let (Ok(permit), false) = (permit, edge.app.stop().is_cancelled()) else {
-        return Fault::from(Error::Unavailable("No more connections are taken now.")).json(&id);
+    let open = match edge.open(origin) {
+        Ok(open) => open,
+        Err(fault) => return fault.json(&id),
     };
-    let limit = edge.app.config().limits.body_bytes;
+    let limit = edge.limits().message_bytes;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(limit).max_frame_size(limit);
     let spoken = upgrade.selected_protocol().is_some();
     let tracker = edge.app.tracker().clone();
-    upgrade.on_upgrade(move |socket| tracker.track_future(talk(edge, socket, spoken, header_token, permit)))
+    upgrade.on_upgrade(move |socket| tracker.track_future(talk(edge, socket, spoken, header_token, origin, open)))
 }
 
 /// The whole life of a socket.
-async fn talk(edge: Edge, socket: WebSocket, spoken: bool, header_token: Option<String>, permit: OwnedSemaphorePermit) {
+async fn talk(edge: Edge, socket: WebSocket, spoken: bool, header_token: Option<String>, origin: Origin, open: Open) {
+    let Limits { queue, send_patience, .. } = *edge.limits();
     let (sink, mut stream) = socket.split();
-    let (outbound, queue) = mpsc::channel(QUEUE);
+    let (outbound, queued) = mpsc::channel(queue.max(1));
     let gone = CancellationToken::new();
-    let writer = edge.app.tracker().spawn(write(sink, queue, gone.clone()));
+    let writer = edge.app.tracker().spawn(write(sink, queued, send_patience, gone.clone()));
     let mut conversation = Conversation {
         edge,
         outbound,
         gone,
         header_token,
+        origin,
         signed_in: None,
         operations: Operations::default(),
         tasks: JoinSet::new(),
     };
-    let close = if spoken { conversation.listen(&mut stream).await } else { Some(Close::wrong_protocol()) };
+    let close = if spoken {
+        to_the_end(Box::pin(conversation.listen(&mut stream))).await
+    } else {
+        Some(Close::wrong_protocol())
+    };
     conversation.tasks.shutdown().await;
     if let Some(close) = close {
-        let _ = timeout(SEND_PATIENCE, conversation.send(close.frame())).await;
+        let _ = timeout(send_patience, conversation.send(close.frame())).await;
     }
     drop(conversation);
     let writing = writer.abort_handle();
-    if timeout(SEND_PATIENCE, writer).await.is_err() {
+    if timeout(send_patience, writer).await.is_err() {
         writing.abort();
     }
     // The close frame is lost when the connection goes before the other side has taken it.
     let _ = timeout(CLOSE_PATIENCE, async { while let Some(Ok(_)) = stream.next().await {} }).await;
-    drop(permit);
+    drop(open);
 }
 
-/// Sends what is queued, each message within bounded time.
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Message>, gone: CancellationToken) {
+/// A conversation up to its end, which a panic of ours is too.
+async fn to_the_end(conversation: impl Future<Output = Option<Close>>) -> Option<Close> {
+    AssertUnwindSafe(conversation).catch_unwind().await.unwrap_or_else(|panic| {
+        // It is logged there; nobody is told more than that it happened.
+        drop(panicked(panic.as_ref()));
+        Some(Close::internal())
+    })
+}
+
+/// Sends what is queued, each message within `patience`.
+async fn write(
+    mut sink: SplitSink<WebSocket, Message>,
+    mut queue: mpsc::Receiver<Message>,
+    patience: Duration,
+    gone: CancellationToken,
+) {
     while let Some(message) = queue.recv().await {
         let last = matches!(message, Message::Close(_));
-        if !matches!(timeout(SEND_PATIENCE, sink.send(message)).await, Ok(Ok(()))) {
+        if !matches!(timeout(patience, sink.send(message)).await, Ok(Ok(()))) {
             break;
         }
         if last {
@@ -243,18 +260,13 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut queue: mpsc::Receive
 }
 
 /// Who the socket speaks for.
-#[derive(Clone)]
 struct SignedIn {
     /// `None` for nobody in particular.
     token: Option<String>,
     caller: Caller,
     warned: bool,
-}
-
-impl SignedIn {
-    fn expires_at(&self) -> Option<Timestamp> {
-        self.caller.identity().ok().and_then(|identity| identity.expires_at)
-    }
+    /// Among the sockets of the caller.
+    _place: Place,
 }
 
 /// The state of one socket.
@@ -264,6 +276,7 @@ struct Conversation {
     /// The writer gave the client up.
     gone: CancellationToken,
     header_token: Option<String>,
+    origin: Origin,
     /// `None` before `connection_init`.
     signed_in: Option<SignedIn>,
     operations: Operations,
@@ -276,18 +289,20 @@ impl Conversation {
     async fn listen(&mut self, stream: &mut SplitStream<WebSocket>) -> Option<Close> {
         let stop = self.edge.app.stop().clone();
         let gone = self.gone.clone();
-        let init_deadline = Instant::now() + INIT_PATIENCE;
-        let (mut ping, mut recheck) = (interval(PING_EVERY), interval(RECHECK));
+        let limits = self.edge.limits().clone();
+        let init_deadline = Instant::now() + limits.init_patience;
+        let (mut ping, mut recheck) = (interval(limits.ping), interval(limits.recheck));
         for ticks in [&mut ping, &mut recheck] {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks.reset();
         }
         let mut heard = Instant::now();
         loop {
-            let expiry = approaching(
+            let warned = self.signed_in.as_ref().is_some_and(|it| it.warned);
+            let expiry = auth::approaching(
                 self.edge.app.store().clock().clone(),
-                self.signed_in.as_ref().and_then(SignedIn::expires_at),
-                self.signed_in.as_ref().is_some_and(|it| it.warned),
+                self.signed_in.as_ref().and_then(|it| auth::end(&it.caller)),
+                if warned { Duration::ZERO } else { limits.expiry_warning },
             );
             tokio::select! {
                 () = stop.cancelled() => return Some(Close::restart()),
@@ -300,7 +315,7 @@ impl Conversation {
                     self.warn(left).await;
                 }
                 _ = ping.tick() => {
-                    if heard.elapsed() > SILENCE {
+                    if heard.elapsed() > limits.silence {
                         return Some(Close::silent());
                     }
                     self.send(Message::Ping(Vec::new().into())).await;
@@ -376,10 +391,14 @@ impl Conversation {
             Err(Error::Unauthenticated(_)) => return Err(Close::forbidden()),
             Err(error) => {
                 tracing::warn!(%error, "a socket could not be signed in");
-                return Err(Close::later());
+                return Err(Close::later("Try again later"));
             }
         };
-        self.signed_in = Some(SignedIn { token, caller, warned: false });
+        let most = self.edge.limits().sockets_per_caller;
+        let Some(place) = self.edge.streams.take(caller.user_id().map(Holder::User), most) else {
+            return Err(Close::later("Too many connections; try again later"));
+        };
+        self.signed_in = Some(SignedIn { token, caller, warned: false, _place: place });
         self.send(text(&json!({ "type": "connection_ack" }))).await;
         Ok(())
     }
@@ -391,7 +410,9 @@ impl Conversation {
         };
         match auth::caller(&self.edge.app, Some(&token)).await {
             Ok(caller) if caller.user_id() == signed_in.caller.user_id() => {
-                *signed_in = SignedIn { token: Some(token), caller, warned: false };
+                signed_in.token = Some(token);
+                signed_in.caller = caller;
+                signed_in.warned = false;
                 Ok(())
             }
             Ok(_) | Err(Error::Unauthenticated(_)) => Err(Close::forbidden()),
@@ -400,13 +421,13 @@ impl Conversation {
         }
     }
 
-    /// Whether the credentials are still good; a database that does not answer proves nothing.
+    /// Whether the credentials are still good.
     async fn recheck(&mut self) -> Result<(), Close> {
         let Some(SignedIn { token: Some(token), caller, .. }) = &mut self.signed_in else { return Ok(()) };
-        match auth::caller(&self.edge.app, Some(token)).await {
-            Ok(fresh) => *caller = fresh,
-            Err(Error::Unauthenticated(_)) => return Err(Close::unauthorized("The token is no longer valid")),
-            Err(error) => tracing::warn!(%error, "the credentials of a socket could not be checked"),
+        match auth::again(&self.edge.app, token).await {
+            Ok(Some(fresh)) => *caller = fresh,
+            Ok(None) => {}
+            Err(_) => return Err(Close::unauthorized("The token is no longer valid")),
         }
         Ok(())
     }
@@ -433,7 +454,7 @@ impl Conversation {
         let Some(SignedIn { caller, .. }) = &self.signed_in else { return Ok(()) };
         let caller = caller.clone();
         let request_id = self.edge.fresh_request_id();
-        let limit = self.edge.app.config().limits.operations_per_socket;
+        let limit = self.edge.limits().operations_per_socket;
         if self.operations.len() >= limit {
             let message = format!("One socket takes {limit} operations at a time.");
             let fault = Fault::of_graphql(code::LIMIT, message, Vec::new());
@@ -444,6 +465,7 @@ impl Conversation {
             edge: self.edge.clone(),
             outbound: self.outbound.clone(),
             operations: self.operations.clone(),
+            origin: self.origin,
             id: id.clone(),
             request_id,
         };
@@ -476,23 +498,6 @@ fn token_of(payload: &Map<String, Value>) -> Result<Option<String>, NotText> {
             Ok((!token.is_empty()).then(|| token.to_owned()))
         }
         Some(_) => Err(NotText),
-    }
-}
-
-/// Waits until the token has ended, and before that, once, until its end is near; tells how long it still is.
-async fn approaching(clock: Clock, expires_at: Option<Timestamp>, warned: bool) -> Duration {
-    let Some(expires_at) = expires_at else { return std::future::pending().await };
-    let warning = if warned { Duration::ZERO } else { EXPIRY_WARNING };
-    loop {
-        let left = expires_at.since(clock.now());
-        if left <= warning {
-            return left;
-        }
-        let pause = match clock {
-            Clock::System => left.saturating_sub(warning),
-            Clock::Manual(_) => MANUAL_CLOCK_EVERY,
-        };
-        sleep(pause).await;
     }
 }
 
@@ -547,6 +552,7 @@ struct Running {
     edge: Edge,
     outbound: mpsc::Sender<Message>,
     operations: Operations,
+    origin: Origin,
     id: String,
     request_id: String,
 }
@@ -571,41 +577,30 @@ impl Running {
 
     /// Sends what comes of the operation; the errors if nothing was executed.
     async fn answer(&self, parameters: Parameters, caller: Caller) -> Result<(), Value> {
-        let operation = Operation::new(&self.edge.guard, parameters).map_err(|fault| self.errors(&fault))?;
+        let operation = Operation::new(&self.edge.documents, parameters).map_err(|fault| self.errors(&fault))?;
         if operation.kind == OperationType::Subscription {
-            return self.stream(operation, caller).await;
+            let mut following = self.edge.follow(operation, caller, &self.request_id);
+            while let Some(response) = following.next().await {
+                self.next(&response.map_err(|errors| json!(errors))?).await?;
+            }
+            return Ok(());
         }
-        let executed = self.edge.execute(operation, caller, &self.request_id).await;
+        let executed = self.edge.execute(operation, caller, self.origin, &self.request_id).await;
         let response = executed.map_err(|fault| self.errors(&fault))?;
         if is_request_error(&response) {
             return Err(json!(response.errors));
         }
-        self.next(&response).await;
-        Ok(())
+        self.next(&response).await
     }
 
-    async fn stream(&self, operation: Operation, caller: Caller) -> Result<(), Value> {
-        let (request, _) = operation.into_request(&self.edge, caller, &self.request_id);
-        let mut counted = Counted::new(&self.edge.app);
-        let mut responses = self.edge.schema.execute_stream(request);
-        let mut started = false;
-        while let Some(mut response) = responses.next().await {
-            complete(&mut response, &self.request_id);
-            if !started && did_not_start(&response) {
-                counted.went = went(&response);
-                return Err(json!(response.errors));
-            }
-            started = true;
-            self.next(&response).await;
+    async fn next(&self, response: &async_graphql::Response) -> Result<(), Value> {
+        let text = Next::text(&self.id, response).map_err(|error| self.errors(&Fault::internal(error)))?;
+        if let Some(fault) = self.edge.too_long(text.len()) {
+            return Err(self.errors(&fault));
         }
+        // Nobody listens any more when this fails, and the conversation ends by itself.
+        let _ = self.outbound.send(Message::Text(text.into())).await;
         Ok(())
-    }
-
-    async fn next(&self, response: &async_graphql::Response) {
-        match Next::text(&self.id, response) {
-            Ok(text) => drop(self.outbound.send(Message::Text(text.into())).await),
-            Err(error) => tracing::error!(%error, "a response could not be written"),
-        }
     }
 
     fn errors(&self, fault: &Fault) -> Value {
@@ -626,34 +621,6 @@ impl Next<'_> {
     fn text(id: &str, payload: &async_graphql::Response) -> serde_json::Result<String> {
         serde_json::to_string(&Next { id, kind: "next", payload })
     }
-}
-
-/// A subscription as the metrics see it: active until this is dropped, and then one more request.
-struct Counted {
-    app: App,
-    went: RequestOutcome,
-}
-
-impl Counted {
-    fn new(app: &App) -> Self {
-        app.metrics().subscriptions(1);
-        Self { app: app.clone(), went: RequestOutcome::Ok }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.app.metrics().subscriptions(-1);
-        self.app.metrics().request(metrics::OperationType::Subscription, self.went, None);
-    }
-}
-
-/// Whether a subscription's first response says that there will be no stream: the errors are about the request or about the
-/// one field itself, and there is no data.
-fn did_not_start(response: &async_graphql::Response) -> bool {
-    response.data == async_graphql::Value::Null
-        && !response.errors.is_empty()
-        && response.errors.iter().all(|error| error.path.len() <= 1)
 }
 
 fn text(message: &Value) -> Message {
@@ -714,23 +681,16 @@ mod tests {
         assert_eq!(text, r#"{"id":"1","type":"next","payload":{"data":{"z":1,"a":{"y":2,"b":3}}}}"#);
     }
 
+    #[tokio::test]
+    async fn a_panic_of_ours_closes_with_its_own_code() {
+        assert_eq!(to_the_end(async { panic!("secret") }).await, Some(Close(4500, "Internal server error".to_owned())));
+        assert_eq!(to_the_end(async { None }).await, None);
+    }
+
     #[test]
     fn a_close_reason_fits_its_frame() {
         let Message::Close(Some(frame)) = Close::duplicate(&"é".repeat(64)).frame() else { panic!() };
         assert_eq!(frame.code, 4409);
         assert!(frame.reason.len() <= 123);
-    }
-
-    #[tokio::test]
-    async fn the_end_of_a_token_is_told_before_it_comes() {
-        let clock = Clock::manual(Timestamp::from_micros(0));
-        let at = Some(Timestamp::from_micros(0).after(Duration::from_secs(100)));
-        let waiting = approaching(clock.clone(), at, false);
-        clock.advance(Duration::from_secs(50));
-        assert_eq!(waiting.await, Duration::from_secs(50));
-        assert!(timeout(Duration::from_millis(60), approaching(clock.clone(), at, true)).await.is_err());
-        clock.advance(Duration::from_secs(50));
-        assert_eq!(approaching(clock.clone(), at, true).await, Duration::ZERO);
-        assert!(timeout(Duration::from_millis(60), approaching(clock, None, false)).await.is_err());
     }
 }

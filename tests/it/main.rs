@@ -54,6 +54,8 @@ mod race;
 #[cfg(test)]
 mod reputation;
 #[cfg(test)]
+mod sse;
+#[cfg(test)]
 mod story;
 #[cfg(test)]
 mod subscription;

@@ -138,7 +138,7 @@ async fn pings_are_answered_also_before_the_beginning() {
 async fn a_socket_is_bounded() {
     let world = World::with(|config| {
         config.limits.operations_per_socket = 2;
-        config.limits.body_bytes = 10_000;
+        config.limits.message_bytes = 10_000;
     })
     .await;
     let ada = world.user("ada").await;

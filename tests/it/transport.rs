@@ -8,9 +8,11 @@ use reqwest::{
     header::{ACCEPT, CONTENT_TYPE},
 };
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use url::form_urlencoded;
+use zerostate::config::StatusProfile;
 
-use crate::world::{PASSWORD, Reply, World, send};
+use crate::world::{Frame, PASSWORD, Reply, World, send};
 
 const GRAPHQL: &str = "application/graphql-response+json; charset=utf-8";
 const JSON: &str = "application/json; charset=utf-8";
@@ -62,7 +64,7 @@ async fn a_process_that_shuts_down_wants_no_more_requests() {
     let world = World::start().await;
     // This connection is open before the listener closes.
     assert_eq!(get(&world, "/ready").await.status, 200);
-    let router = zerostate::transport::router(world.app.clone(), zerostate::graphql::schema(&world.app));
+    let router = zerostate::transport::router(world.app.clone(), zerostate::graphql::schema(&world.app)).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let other = format!("http://{}/ready", listener.local_addr().unwrap());
     let serving = async move { axum::serve(listener, router).await };
@@ -400,5 +402,404 @@ async fn many_questions_at_once_are_all_answered() {
     let asked = (0..64).map(|_| ada.try_query("{ me { id } }", json!({})));
     let answers: Vec<Result<Value, _>> = futures_util::future::join_all(asked).await;
     assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|data| data["me"]["id"] == ada.id())), "{answers:?}");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn the_profile_of_the_draft_has_finer_codes() {
+    let world = World::with(|config| config.http.status_profile = StatusProfile::Draft202608).await;
+    let query = |text: &str| json!({ "query": text }).to_string();
+    for (accept, body, status) in [
+        (GRAPHQL, "{".to_owned(), 400),
+        (GRAPHQL, "{}".to_owned(), 422),
+        (GRAPHQL, query("{"), 400),
+        (GRAPHQL, query("{ noSuchField }"), 422),
+        (JSON, query("{ noSuchField }"), 422),
+        (GRAPHQL, query("query A { __typename } query B { __typename }"), 422),
+        (GRAPHQL, query("query($id: ID!) { node(id: $id) { id } }"), 422),
+        (GRAPHQL, query("mutation { logout logout }"), 422),
+        (GRAPHQL, query("{ __typename }"), 200),
+        (GRAPHQL, query("{ __typename me { id } }"), 294),
+        (JSON, query("{ __typename me { id } }"), 200),
+    ] {
+        let reply = post(&world, accept, body.clone()).await;
+        assert_eq!(reply.status, status, "{accept} {body}");
+        assert_eq!(reply.json().get("data").is_some(), status < 300, "{accept} {body}");
+    }
+    world.check().await;
+}
+
+fn persisted(hash: &str) -> Value {
+    json!({ "persistedQuery": { "version": 1, "sha256Hash": hash } })
+}
+
+fn hash_of(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
+}
+
+#[tokio::test]
+async fn a_document_may_be_named_by_its_hash() {
+    let world = World::start().await;
+    let query = "{ __typename }";
+    let by_hash = json!({ "extensions": persisted(&hash_of(query)) });
+    let unknown = post(&world, GRAPHQL, by_hash.to_string()).await;
+    assert_eq!((unknown.status, unknown.code().as_str()), (400, "PERSISTED_QUERY_NOT_FOUND"));
+    assert_eq!(unknown.json()["errors"][0]["message"], "PersistedQueryNotFound");
+    assert_eq!(post(&world, JSON, by_hash.to_string()).await.status, 200);
+
+    let both = json!({ "query": query, "extensions": persisted(&hash_of(query)) });
+    let expected = json!({ "data": { "__typename": "Query" } });
+    assert_eq!(post(&world, GRAPHQL, both.to_string()).await.json(), expected);
+    assert_eq!(post(&world, GRAPHQL, by_hash.to_string()).await.json(), expected);
+    let by_id = json!({ "documentId": format!("sha256:{}", hash_of(query)) });
+    assert_eq!(post(&world, GRAPHQL, by_id.to_string()).await.json(), expected);
+    let mut parameters = form_urlencoded::Serializer::new(String::new());
+    let parameters = parameters.append_pair("extensions", &persisted(&hash_of(query)).to_string()).finish();
+    assert_eq!(get(&world, &format!("/graphql?{parameters}")).await.json(), expected);
+    let mut socket = world.socket().await;
+    socket.init(None).await;
+    socket.send(json!({ "type": "subscribe", "id": "1", "payload": by_hash })).await;
+    assert_eq!(socket.message().await["payload"], expected);
+
+    let other = json!({ "query": query, "extensions": persisted(&hash_of("{ me { id } }")) });
+    assert_eq!(post(&world, GRAPHQL, other.to_string()).await.code(), "BAD_USER_INPUT");
+    for wrong in [json!(1), json!({ "version": 2, "sha256Hash": "00" }), json!({ "version": 1 })] {
+        let body = json!({ "query": query, "extensions": { "persistedQuery": wrong } }).to_string();
+        assert_eq!(post(&world, GRAPHQL, body).await.status, 400);
+    }
+    // What cannot be executed cannot be kept under a hash either.
+    let deep = format!("{{ a(x: {}{}) }}", "[".repeat(100), "]".repeat(100));
+    let body = json!({ "query": deep, "extensions": persisted(&hash_of(&deep)) }).to_string();
+    assert_eq!(post(&world, GRAPHQL, body).await.code(), "QUERY_LIMIT_EXCEEDED");
+    let body = json!({ "extensions": persisted(&hash_of(&deep)) }).to_string();
+    assert_eq!(post(&world, GRAPHQL, body).await.code(), "PERSISTED_QUERY_NOT_FOUND");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn with_trusted_documents_nothing_else_is_executed() {
+    let listed = "query Named { __typename }";
+    let world = World::with(|config| {
+        let file = config.data.join("documents.json");
+        std::fs::write(&file, json!({ "named": listed }).to_string()).unwrap();
+        config.http.trusted_documents = Some(file);
+    })
+    .await;
+    let expected = json!({ "data": { "__typename": "Query" } });
+    for body in [
+        json!({ "query": listed }),
+        json!({ "documentId": "named" }),
+        json!({ "extensions": persisted(&hash_of(listed)) }),
+    ] {
+        assert_eq!(post(&world, GRAPHQL, body.to_string()).await.json(), expected, "{body}");
+    }
+    let mut socket = world.socket().await;
+    socket.init(None).await;
+    for other in [
+        json!({ "query": "{ __typename }" }),
+        json!({ "query": "{ __schema { types { name } } }" }),
+        json!({ "documentId": "other" }),
+        json!({ "query": "{ __typename }", "extensions": persisted(&hash_of("{ __typename }")) }),
+        json!({ "extensions": persisted(&hash_of("{ __typename }")) }),
+    ] {
+        let reply = post(&world, GRAPHQL, other.to_string()).await;
+        assert_eq!((reply.status, reply.code().as_str()), (403, "PERSISTED_QUERY_NOT_IN_LIST"), "{other}");
+        socket.send(json!({ "type": "subscribe", "id": "1", "payload": other })).await;
+        let message = socket.message().await;
+        assert_eq!(message["payload"][0]["extensions"]["code"], "PERSISTED_QUERY_NOT_IN_LIST", "{other}");
+    }
+    // Nobody could sign in here, so there is nothing to audit but the empty books.
+    world.check().await;
+}
+
+#[tokio::test]
+async fn an_answer_is_bounded() {
+    let world = World::with(|config| config.limits.response_bytes = 2_000).await;
+    let large = "{ __schema { types { name } } }";
+    let reply = post_query(&world, large).await;
+    assert_eq!((reply.status, reply.code().as_str()), (200, "RESPONSE_TOO_LARGE"));
+    assert_eq!(reply.json()["data"], Value::Null);
+    assert!(reply.text.len() < 2_000);
+    let mut socket = world.socket().await;
+    socket.init(None).await;
+    socket.subscribe("1", large, json!({})).await;
+    let message = socket.message().await;
+    assert_eq!(message["type"], "error");
+    assert_eq!(message["payload"][0]["extensions"]["code"], "RESPONSE_TOO_LARGE");
+    assert_eq!(post_query(&world, "{ __typename }").await.status, 200);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn requests_of_one_caller_are_bounded() {
+    let world = World::with(|config| {
+        config.limits.requests_per_caller = 2;
+        // Long enough for all to be there before the first is done.
+        config.auth.argon2 = (64 * 1024, 8, 1);
+    })
+    .await;
+    let login = "mutation { login(input: {email: \"nobody@example.com\", password: \"some password\"}) {
+        userErrors { code } } }";
+    let replies = futures_util::future::join_all((0..8).map(|_| post_query(&world, login))).await;
+    let (refused, answered): (Vec<&Reply>, Vec<&Reply>) = replies.iter().partition(|reply| reply.status == 429);
+    assert!(!refused.is_empty() && answered.len() >= 2, "{replies:?}");
+    for reply in refused {
+        assert_eq!(reply.code(), "RATE_LIMITED");
+        assert_eq!(reply.header("retry-after"), "1");
+        assert_eq!(reply.json()["errors"][0]["extensions"]["retryable"], true);
+    }
+    assert_eq!(post_query(&world, "{ __typename }").await.status, 200);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn literals_of_every_depth_are_answered() {
+    let world = World::start().await;
+    for depth in [10, 30, 60, 63, 64, 65, 100, 200, 500, 1_000, 2_000, 4_000, 7_800, 20_000, 50_000] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        let object = format!("{}1{}", "{x:".repeat(depth), "}".repeat(depth));
+        for document in [
+            format!("{{ node(id: {open}{close}) {{ id }} }}"),
+            format!("{{ node(id: {object}) {{ id }} }}"),
+            format!("query($a: {open}Int{close}) {{ __typename }}"),
+            format!("query($a: Int = {open}{close}) {{ __typename }}"),
+            format!("query @a(x: {open}{close}) {{ __typename }}"),
+            format!("{{ {} }}", "a {".repeat(depth) + &"}".repeat(depth)),
+            format!("{}{}", "{ ...{".repeat(depth), "}".repeat(2 * depth)),
+            "{".repeat(depth),
+            open.clone(),
+        ] {
+            let reply = post_query(&world, &document).await;
+            assert_eq!(reply.status, 400, "depth {depth}: {}…", &document[..40.min(document.len())]);
+            let code = reply.code();
+            let typed = ["QUERY_LIMIT_EXCEEDED", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED"];
+            assert!(typed.contains(&code.as_str()), "{code}");
+            let message = reply.json()["errors"][0]["message"].as_str().unwrap().to_owned();
+            assert!(!message.contains('\n') && message.len() < 300, "{message}");
+        }
+    }
+    assert_eq!(post_query(&world, "{ __typename }").await.status, 200);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn what_is_long_is_answered() {
+    let world = World::start().await;
+    let number = |count: usize, text: &dyn Fn(usize) -> String| (0..count).map(text).collect::<Vec<_>>().join(" ");
+    let long = "x".repeat(300_000);
+    for (name, document, code) in [
+        (
+            "5,000 unused variables",
+            format!("query({}) {{ __typename }}", number(5_000, &|n| format!("$v{n}:Int"))),
+            400,
+        ),
+        ("a string of 300 kB", format!("{{ node(id: \"{long}\") {{ id }} }}"), 400),
+        ("a block string of 300 kB", format!("{{ node(id: \"\"\"{long}\"\"\") {{ id }} }}"), 400),
+        ("a name of 300 kB", format!("{{ {long} }}"), 400),
+        ("a comment of 300 kB", format!("{{ __typename }} # {long}"), 400),
+        ("a mutation 500 times", format!("mutation {{ {} }}", number(500, &|n| format!("a{n}: __typename"))), 400),
+        ("500 operations", number(500, &|n| format!("query Q{n} {{ __typename }}")), 400),
+        ("a string of 60 kB", format!("{{ node(id: \"{}\") {{ id }} }}", "x".repeat(60_000)), 200),
+        ("an emoji in a name", "{ \u{1F600} }".to_owned(), 400),
+        ("half a surrogate", "{ node(id: \"\\uD83D\") { id } }".to_owned(), 0),
+    ] {
+        let reply = post_query(&world, &document).await;
+        assert!(code == 0 || reply.status == code, "{name}: {reply:?}");
+        assert!(reply.status < 500, "{name}: {reply:?}");
+        assert!(reply.text.len() < 100_000, "{name} gets {} bytes", reply.text.len());
+    }
+    let id = json!({ "query": "query($id: ID!) { node(id: $id) { id } }", "variables": { "id": long } });
+    assert!(post(&world, GRAPHQL, id.to_string()).await.status < 500);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn the_schema_cannot_be_asked_for_many_times_over() {
+    let world = World::start().await;
+    let nested = |depth: usize| {
+        format!("{{ __schema {{ types {}{{ name }}{} }} }}", "{ fields { type ".repeat(depth), "} }".repeat(depth))
+    };
+    let aliases = (0..150).map(|n| format!("a{n}: name")).collect::<Vec<_>>().join(" ");
+    let twice = "{ __schema { types { fields { type { fields { name description type { name } } } } } } }";
+    for document in [
+        nested(3),
+        nested(5),
+        format!("{{ __schema {{ types {{ fields {{ {aliases} }} }} }} }}"),
+        format!(
+            "{{ {} }}",
+            (0..20)
+                .map(|n| format!("a{n}: __schema {{ types {{ fields {{ args {{ name type {{ name kind }} }} }} }} }}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        ),
+        "{ __schema { types { ...T } } } fragment T on __Type { fields { type { ...U } } }
+         fragment U on __Type { fields { type { ...V } } } fragment V on __Type { fields { name } }"
+            .to_owned(),
+    ] {
+        let reply = post_query(&world, &document).await;
+        assert_eq!((reply.status, reply.code().as_str()), (400, "QUERY_LIMIT_EXCEEDED"), "{document}");
+    }
+    assert_eq!(post_query(&world, twice).await.status, 200);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn who_sends_slowly_is_let_go() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let world = World::with(|config| {
+        config.limits.head_patience = Duration::from_millis(200);
+        config.limits.body_patience = Duration::from_millis(200);
+    })
+    .await;
+    let sent = async |bytes: &str| {
+        let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    // Nothing at all, and half a head: the connection ends.
+    assert_eq!(sent("").await, "");
+    assert!(!sent("POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-ty").await.contains("200 OK"));
+    // Half a body: an answer.
+    let head = "POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n";
+    let answer = sent(&format!("{head}{{\"query\": ")).await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("TIMEOUT"), "{answer}");
+    assert_eq!(post_query(&world, "{ __typename }").await.status, 200);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn who_reads_nothing_is_let_go() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let world = World::with(|config| config.limits.send_patience = Duration::from_millis(300)).await;
+    let schema = get(&world, "/graphql/schema.graphql").await.text.len();
+    let asked = 64 * 1024 * 1024 / schema;
+    let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
+    let (mut reader, mut writer) = stream.split();
+    let requests = "GET /graphql/schema.graphql HTTP/1.1\r\nhost: x\r\n\r\n".repeat(asked);
+    // It is given up while it writes, or while it waits.
+    let written = tokio::time::timeout(Duration::from_secs(2), writer.write_all(requests.as_bytes())).await;
+    if matches!(written, Ok(Ok(()))) {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+    }
+    let mut received = 0;
+    let mut chunk = vec![0; 1024 * 1024];
+    while let Ok(bytes @ 1..) = reader.read(&mut chunk).await {
+        received += bytes;
+    }
+    assert!(received < asked * schema, "all {received} bytes came");
+    assert_eq!(post_query(&world, "{ __typename }").await.status, 200);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_gives_no_sign_of_life_is_let_go() {
+    let world = World::with(|config| {
+        config.limits.ping = Duration::from_millis(50);
+        config.limits.silence = Duration::from_millis(150);
+    })
+    .await;
+    let mut socket = world.socket().await;
+    socket.init(None).await;
+    // Pings are answered by reading: for a while this one does, and then no more.
+    assert_eq!(socket.receive_within(Duration::from_millis(600)).await, None);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(socket.closed().await, 4499);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn sockets_are_counted_by_caller_and_by_address() {
+    let world = World::with(|config| {
+        config.limits.sockets_per_caller = 2;
+        config.limits.sockets_per_address = 4;
+    })
+    .await;
+    let ada = world.user("ada").await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut socket = world.socket().await;
+        socket.init(ada.token()).await;
+        held.push(socket);
+    }
+    let mut third = world.socket().await;
+    third.send(json!({ "type": "connection_init", "payload": { "authorization": ada.token() } })).await;
+    assert!(matches!(third.receive().await, Frame::Closed(1013, _)));
+    drop(third);
+    // Nobody in particular is bounded by the address.
+    loop {
+        match crate::world::Socket::open(world.address, Some("graphql-transport-ws"), None).await {
+            Ok(socket) => held.push(socket),
+            Err(status) => {
+                assert_eq!(status, 429);
+                break;
+            }
+        }
+    }
+    // Who leaves makes room.
+    held.clear();
+    let again = async {
+        loop {
+            if let Ok(mut socket) = crate::world::Socket::open(world.address, Some("graphql-transport-ws"), None).await
+            {
+                socket.init(ada.token()).await;
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(crate::world::PATIENCE, again).await.expect("room in time");
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_trusted_says_where_callers_are() {
+    let world = World::with(|config| {
+        config.limits.sockets_per_address = 1;
+        config.http.address_header = Some("x-forwarded-for".to_owned());
+    })
+    .await;
+    let open = async |from: &str| {
+        let request = world.http().get(by_get_url(&world)).header(ACCEPT, "text/event-stream");
+        request.header("x-forwarded-for", from).send().await.unwrap()
+    };
+    let first = open("203.0.113.9, 198.51.100.1").await;
+    assert_eq!(first.status(), 200);
+    // The last address is the proxy's word; what stands before it is anybody's.
+    assert_eq!(open("203.0.113.10, 198.51.100.1").await.status(), 429);
+    assert_eq!(open("203.0.113.9, 198.51.100.2").await.status(), 200);
+    drop(first);
+    world.check().await;
+}
+
+fn by_get_url(world: &World) -> String {
+    world.url(&by_get("subscription { marketEvents { id } }"))
+}
+
+#[tokio::test]
+async fn a_flood_of_messages_is_answered_or_ended() {
+    let world = World::start().await;
+    let mut socket = world.socket().await;
+    socket.init(None).await;
+    for n in 0..1_000 {
+        socket.send(json!({ "type": "ping", "payload": { "n": n } })).await;
+    }
+    for n in 0..1_000 {
+        assert_eq!(socket.message().await["payload"]["n"], n);
+    }
+    let deep = format!("{{ a(x: {}{}) }}", "[".repeat(2_000), "]".repeat(2_000));
+    for n in 0..200 {
+        socket.subscribe(&n.to_string(), if n % 2 == 0 { "{ __typename }" } else { &deep }, json!({})).await;
+    }
+    // Each has one end: the answer, a limit of documents, or the limit of operations.
+    let mut ended = 0;
+    while ended < 200 {
+        let message = socket.message().await;
+        ended += usize::from(message["type"] == "complete" || message["type"] == "error");
+    }
+    assert_eq!(post_query(&world, "{ __typename }").await.status, 200);
     world.check().await;
 }
