@@ -213,14 +213,8 @@ fn may_ask(caller: &Caller, operation: &str) -> Result<()> {
     let right = RIGHTS.iter().find(|(name, _)| *name == operation).map_or(Right::Person, |(_, right)| *right);
     match right {
         Right::Any(scopes) => {
-            let mut refused = caller.user().map(|_| ());
-            for scope in scopes {
-                refused = caller.with_scope(*scope).map(|_| ());
-                if refused.is_ok() {
-                    break;
-                }
-            }
-            refused
+            let each = scopes.iter().map(|scope| caller.with_scope(*scope).map(|_| ()));
+            each.reduce(Result::or).unwrap_or_else(|| caller.in_person().map(|_| ()))
         }
         Right::Person => caller.in_person().map(|_| ()),
         Right::Arbiter => caller.arbiter().map(|_| ()),

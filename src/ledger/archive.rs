@@ -94,7 +94,7 @@ const TABLES: &[Table] = &[
             ("created_at", Number),
         ],
         key: 1,
-        lookups: &["id", "channel_id"],
+        lookups: &["id", "channel_id", "debit_id", "credit_id"],
     },
     Table {
         name: "entries",

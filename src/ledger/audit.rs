@@ -184,12 +184,20 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "L9",
-        statement: "No credits move for a task or through a channel after it is over.",
-        whole: "SELECT (SELECT COUNT(*) FROM transfers x JOIN tasks t ON t.id = x.task_id \
-                WHERE x.created_at > t.finished_at AND {recent}) + \
-                (SELECT COUNT(*) FROM transfers x JOIN channels c ON c.id = x.channel_id \
-                WHERE x.created_at > c.closed_at AND {recent})",
-        recent: Recent::Of("x.id >= {first}"),
+        statement: "Credits come into the escrow of a task once and leave it only with its resolution, and none move in a streaming \
+                    channel after its end.",
+        // By the order of entries and not by instants: a clock may be set back between two movements. The end of a stream is the
+        // newest entry of the instant at which it closed.
+        whole: "SELECT (SELECT COUNT(*) FROM (SELECT h.id FROM accounts a JOIN holds h ON h.escrow_id = a.id \
+                LEFT JOIN hold_resolutions r ON r.hold_id = h.id \
+                LEFT JOIN transfers x ON x.debit_id = a.id AND (r.batch_id IS NULL OR x.batch_id <> r.batch_id) \
+                LEFT JOIN transfers y ON y.credit_id = a.id \
+                WHERE {recent} GROUP BY h.id HAVING COUNT(x.id) > 0 OR COUNT(DISTINCT y.id) <> 1) broken) + \
+                (SELECT COUNT(*) FROM accounts a JOIN channels c ON c.id = a.owner_id AND c.purpose = 'STREAM' \
+                JOIN entries e ON e.account_id = a.id AND e.created_at > c.closed_at \
+                WHERE a.kind = 'ESCROW_CHANNEL' AND {recent} AND e.version > (SELECT MAX(l.version) FROM entries l \
+                WHERE l.account_id = a.id AND l.created_at = c.closed_at))",
+        recent: Recent::Of("a.id IN {accounts}"),
     },
     Invariant {
         name: "L10",
@@ -286,7 +294,24 @@ mod tests {
             let rows = store.read().query_all_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.unwrap();
             rows.iter().map(|row| row.try_get::<String>("", "detail").unwrap()).collect::<Vec<_>>()
         };
-        let aliases = ["a", "b", "c", "e", "h", "n", "p", "r", "t", "x", "transfers", "entries", "accounts"];
+        let aliases = [
+            "a",
+            "b",
+            "c",
+            "e",
+            "h",
+            "l",
+            "n",
+            "p",
+            "r",
+            "t",
+            "x",
+            "y",
+            "transfers",
+            "entries",
+            "accounts",
+            "channels",
+        ];
         let scans = |plan: &[String]| {
             plan.iter().filter(|step| aliases.iter().any(|alias| *step == &format!("SCAN {alias}"))).count()
         };

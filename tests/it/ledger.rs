@@ -93,31 +93,56 @@ fn id(number: u128) -> String {
     if on_postgres() { format!("'{id}'::uuid") } else { format!("x'{}'", id.simple()) }
 }
 
+const EXTERNAL: &str = "(SELECT id FROM accounts WHERE kind = 'EXTERNAL')";
+/// The escrow of a task whose budget was given back or paid out.
+const OVER: &str = "(SELECT escrow_id FROM holds WHERE status = 'POSTED' ORDER BY id LIMIT 1)";
 /// The richest wallet.
 const WALLET: &str = "(SELECT id FROM accounts WHERE kind = 'USER' ORDER BY balance DESC LIMIT 1)";
 
-/// A transfer out of the richest wallet that is right in itself, as somebody would forge it.
-fn forged(number: u128, micros: i64) -> Vec<String> {
-    let id = id(number);
-    let side = |whose: &str, sign: &str| {
-        [
-            format!(
-                "INSERT INTO entries (account_id, version, transfer_id, amount, previous, current, created_at) \
-                 SELECT a.id, a.version + 1, {id}, {sign}{micros}, a.balance, a.balance {sign} {micros}, 1 \
-                 FROM accounts a WHERE {whose}"
-            ),
-            format!(
-                "UPDATE accounts SET version = version + 1, balance = balance {sign} {micros} \
-                 WHERE id = (SELECT a.account_id FROM entries a WHERE a.transfer_id = {id} AND a.amount = {sign}{micros})"
-            ),
-        ]
-    };
+/// A transfer that is right in itself, as somebody would forge it: between the accounts of these ids, at an instant.
+fn forged(number: u128, kind: &str, between: [&str; 2], micros: i64, at: i64) -> Vec<String> {
+    let (id, [from, to]) = (id(number), between);
+    let reference = if kind == "REDEEM" { "'forged'" } else { "NULL" };
     let mut all = vec![format!(
         "INSERT INTO transfers (id, batch_id, kind, debit_id, credit_id, amount, reference, created_at) \
-         SELECT {id}, {id}, 'REDEEM', {WALLET}, e.id, {micros}, 'forged', 1 FROM accounts e WHERE e.kind = 'EXTERNAL'"
+         SELECT {id}, {id}, '{kind}', d.id, c.id, {micros}, {reference}, {at} FROM accounts d, accounts c \
+         WHERE d.id = {from} AND c.id = {to}"
     )];
-    all.extend(side(&format!("a.id = {WALLET}"), "-"));
-    all.extend(side("a.kind = 'EXTERNAL'", "+"));
+    for (column, sign) in [("debit_id", "-"), ("credit_id", "+")] {
+        let account = format!("(SELECT {column} FROM transfers WHERE id = {id})");
+        all.push(format!(
+            "INSERT INTO entries (account_id, version, transfer_id, amount, previous, current, created_at) \
+             SELECT a.id, a.version + 1, {id}, {sign}{micros}, a.balance, a.balance {sign} {micros}, {at} \
+             FROM accounts a WHERE a.id = {account}"
+        ));
+        all.push(format!(
+            "UPDATE accounts SET version = version + 1, balance = balance {sign} {micros} WHERE id = {account}"
+        ));
+    }
+    all
+}
+
+/// A streaming channel that took a deposit and gave it back as it closed, and, if `reopened`, did both again later. The clock was
+/// set back in between: the deposit is dated after the close.
+fn closed_stream(reopened: bool) -> Vec<String> {
+    let (channel, zeros) = (id(40), "0".repeat(64));
+    let mut all = vec![
+        format!(
+            "INSERT INTO channels (id, purpose, payer_id, agent_id, deposit, paid, nonce, status, close_reason, opened_at, \
+             expires_at, closed_at, hash) SELECT {channel}, 'STREAM', payer_id, agent_id, 9, 0, 1, 'CLOSED', 'EXPIRED', 5, 9, 10, \
+             '{zeros}' FROM channels LIMIT 1"
+        ),
+        format!(
+            "INSERT INTO accounts (id, kind, owner_id, shard, balance, version, created_at) \
+             VALUES ({channel}, 'ESCROW_CHANNEL', {channel}, 0, 0, 0, 5)"
+        ),
+    ];
+    all.extend(forged(41, "DEPOSIT", [WALLET, &channel], 9, 20));
+    all.extend(forged(42, "RELEASE", [&channel, WALLET], 9, 10));
+    if reopened {
+        all.extend(forged(43, "DEPOSIT", [WALLET, &channel], 9, 30));
+        all.extend(forged(44, "RELEASE", [&channel, WALLET], 9, 30));
+    }
     all
 }
 
@@ -143,7 +168,7 @@ async fn each_invariant_is_seen_when_it_is_broken_and_no_other() {
     // L1 follows from L3 and L4, so nothing breaks it alone; and what breaks a balance breaks its rebuilding.
     for (damage, expected) in [
         (one(format!("UPDATE accounts SET balance = balance + 1 WHERE id = {WALLET}")), &["L1", "L4", "L12"][..]),
-        (forged(1, 900_000_000_000), &["L2"]),
+        (forged(1, "REDEEM", [WALLET, EXTERNAL], 900_000_000_000, 1), &["L2"]),
         (one("UPDATE transfers SET amount = amount + 1 WHERE kind = 'ISSUE'".to_owned()), &["L3"]),
         (one(format!("UPDATE entries SET transfer_id = {} WHERE transfer_id = {issue}", id(7))), &["L3"]),
         (
@@ -161,8 +186,9 @@ async fn each_invariant_is_seen_when_it_is_broken_and_no_other() {
         (one("UPDATE hold_resolutions SET returned = returned + 1 WHERE kind = 'VOID'".to_owned()), &["L6"]),
         (one("UPDATE tasks SET finished_at = created_at + 1 WHERE status = 'OPEN'".to_owned()), &["L7"]),
         (one("DELETE FROM task_results WHERE outcome = 'SUCCEEDED'".to_owned()), &["L8"]),
-        (one("UPDATE tasks SET finished_at = finished_at - 1 WHERE status = 'COMPLETED'".to_owned()), &["L9"]),
-        (one("UPDATE channels SET closed_at = closed_at - 1 WHERE status = 'CLOSED'".to_owned()), &["L9"]),
+        ([forged(1, "DEPOSIT", [WALLET, OVER], 1, 1), forged(2, "RELEASE", [OVER, WALLET], 1, 1)].concat(), &["L9"]),
+        (closed_stream(false), &[]),
+        (closed_stream(true), &["L9"]),
         (one("UPDATE channels SET paid = paid - 1 WHERE paid > 0".to_owned()), &["L10"]),
         (
             vec![
@@ -197,7 +223,7 @@ async fn each_invariant_is_seen_when_it_is_broken_and_no_other() {
         (one(format!("UPDATE journal_heads SET signature = '{zeros}{zeros}'")), &["J2"]),
         (one("UPDATE journal_heads SET created_at = created_at - 1".to_owned()), &["J2"]),
         (one("UPDATE journal_heads SET place = place + 1000 WHERE place > 5".to_owned()), &["J2"]),
-        (forged(1, 1), &["J3"]),
+        (forged(1, "REDEEM", [WALLET, EXTERNAL], 1, 1), &["J3"]),
     ] {
         assert_eq!(damaged(&world, &db, &damage).await, expected, "{damage:#?}");
     }
