@@ -47,7 +47,7 @@ async fn agents_of_every_interface_are_uploaded_win_work_and_are_paid() {
         ("command", answering("42"), "WASI_COMMAND", json!(1), json!(42)),
         ("assembly-script", sample("text-transform-lite"), "JSON_ABI", shout.clone(), json!({ "text": "a b" })),
         ("reactor", sample("text-transform-pro"), "JSON_ABI", shout, json!({ "text": "a b" })),
-        ("plain", json_guest([ALLOC, OK, AT, "i32.const 2"], "", "17"), "JSON_ABI", json!(null), json!(17)),
+        ("plain", json_guest([ALLOC, OK, AT, "i32.const 2"], "", "17"), "JSON_ABI", json!([]), json!(17)),
         (
             "component",
             component.unwrap(),
