@@ -8,7 +8,8 @@ import * as schema from './schema.mjs';
 import { closeCodes } from './socket.mjs';
 import { ME, RENAME, SETTLEMENTS, World, root, within } from './world.mjs';
 
-const CHECK_PATIENCE = 90_000;
+/** Against checks that hang; each takes seconds. */
+const CHECK_PATIENCE = 180_000;
 
 /** gql for Python, in a process of its own. */
 async function python(world) {
@@ -16,7 +17,7 @@ async function python(world) {
   const given = { url: world.url, ws: world.ws, authorization: `Bearer ${user.token}`, user: user.id,
     me: ME, rename: RENAME, settlements: SETTLEMENTS, after: await world.behind(user, 3) };
   const interpreter = path.join(root, 'tests/conformance/.venv/bin/python');
-  const child = spawn(interpreter, [path.join(root, 'tests/conformance/clients.py')], { stdio: ['pipe', 'pipe', 'pipe'] });
+  const child = spawn(interpreter, [path.join(root, 'tests/conformance/clients.py')], { timeout: CHECK_PATIENCE });
   child.stdin.end(JSON.stringify(given));
   let said = '';
   let failed = '';

@@ -13,6 +13,8 @@ import { root } from './world.mjs';
 
 const file = path.join(root, 'schema.graphql');
 const here = path.join(root, 'tests/conformance');
+/** How long a tool may take; then it is ended and its check has failed. */
+const TOOL_PATIENCE = 150_000;
 
 /** Full introspection makes a valid schema that is the committed one. */
 export async function served(world) {
@@ -65,12 +67,12 @@ async function tool(name, args, folder) {
   const home = path.join(here, 'node_modules', ...name.split('/'));
   const { bin } = require(path.join(home, 'package.json'));
   const script = path.join(home, typeof bin === 'string' ? bin : Object.values(bin)[0]);
-  const child = spawn(process.execPath, [script, ...args], { cwd: folder, env: { ...process.env, NO_COLOR: '1' } });
+  const child = spawn(process.execPath, [script, ...args], { cwd: folder, env: { ...process.env, NO_COLOR: '1' }, timeout: TOOL_PATIENCE });
   let said = '';
   child.stdout.on('data', (chunk) => { said += chunk; });
   child.stderr.on('data', (chunk) => { said += chunk; });
   const code = await new Promise((resolve, reject) => child.on('error', reject).on('exit', resolve));
-  assert.equal(code, 0, `${name} ended with ${code}:\n${said}`);
+  assert.equal(code, 0, `${name} ended with ${code ?? 'a signal'}:\n${said}`);
   return said;
 }
 

@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const program = process.env.ZEROSTATE_TEST_PROGRAM ?? path.join(root, 'target/debug/zerostate');
 const PASSWORD = 'correct horse battery staple';
-const PATIENCE = 30_000;
+const PATIENCE = 60_000;
 
 /** Fails after a while: nothing here may wait for ever. */
 export function within(promise, what, ms = PATIENCE) {
@@ -50,14 +50,22 @@ export class World {
       child.on('error', reject);
       world.ended.then((code) => reject(new Error(`the server ended with ${code}:\n${world.log.join('\n')}`)));
     });
-    const address = await within(listening, 'the start of the server');
-    world.url = `http://${address}/graphql`;
-    world.ws = `ws://${address}/graphql/ws`;
-    world.admin = (await world.ask(
-      'mutation($input: LoginInput!) { login(input: $input) { tokens { accessToken } } }',
-      { input: { email: 'admin@example.com', password: PASSWORD } },
-    )).login.tokens.accessToken;
-    return world;
+    try {
+      const address = await within(listening, 'the start of the server');
+      world.url = `http://${address}/graphql`;
+      world.ws = `ws://${address}/graphql/ws`;
+      const { login } = await world.ask(
+        'mutation($input: LoginInput!) { login(input: $input) { tokens { accessToken } } }',
+        { input: { email: 'admin@example.com', password: PASSWORD } },
+      );
+      world.admin = login.tokens.accessToken;
+      return world;
+    } catch (error) {
+      // Nobody else knows of this server.
+      child.kill('SIGKILL');
+      await rm(folder, { recursive: true, force: true });
+      throw error;
+    }
   }
 
   /** The data of an operation that has to succeed. */
