@@ -34,7 +34,7 @@ use sea_orm::{
     ActiveModelTrait,
     ActiveValue::Set,
     ColumnTrait, EntityTrait, ExprTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{CaseStatement, Expr, SimpleExpr},
+    sea_query::{CaseStatement, Expr, LockType, SimpleExpr},
 };
 
 use crate::{
@@ -52,6 +52,9 @@ const UPDATE_CHUNK: usize = 200;
 const CANDIDATES_PER_BID: u64 = 5;
 /// The longest that a bid may promise to need.
 const MAX_PROMISE: Duration = Duration::from_hours(1);
+/// How an auction is locked. What settles its task holds the task alone and still writes rows that refer to the auction; PostgreSQL
+/// checks such a reference against this lock without waiting for it, so the two cannot wait for each other.
+const LOCK: LockType = LockType::NoKeyUpdate;
 
 /// How an auction is to run.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -572,7 +575,7 @@ pub async fn replace_winner(
 
 /// The auction, locked until the unit of work ends.
 pub async fn lock(work: &Work, id: AuctionId) -> Result<auction::Model> {
-    let found = auction::Entity::find_by_id(id).lock_exclusive().one(work.tx()).await?;
+    let found = auction::Entity::find_by_id(id).lock(LOCK).one(work.tx()).await?;
     work.got_lock();
     if let Some(auction) = &found {
         work.not_before(auction.created_at);
@@ -582,8 +585,7 @@ pub async fn lock(work: &Work, id: AuctionId) -> Result<auction::Model> {
 
 /// The auction of a task, locked until the unit of work ends.
 pub async fn lock_of_task(work: &Work, task: entity::id::TaskId) -> Result<auction::Model> {
-    let found =
-        auction::Entity::find().filter(auction::Column::TaskId.eq(task)).lock_exclusive().one(work.tx()).await?;
+    let found = auction::Entity::find().filter(auction::Column::TaskId.eq(task)).lock(LOCK).one(work.tx()).await?;
     work.got_lock();
     if let Some(auction) = &found {
         work.not_before(auction.created_at);
