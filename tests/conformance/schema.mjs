@@ -32,6 +32,14 @@ export async function served(world) {
   return `${types} types, no difference`;
 }
 
+/** What single places do otherwise. */
+const EXCEPTIONS = [
+  // The commitment of a Commitment is the hash, by the name that the field of auctions gives it.
+  /no-typename-prefix Field "commitment" starts with the name of the parent type "Commitment"/,
+  // `Statement.lines`, of which the rule above tells.
+  /relay-arguments A field that returns a Connection type must include forward pagination arguments/,
+];
+
 /** The rules for schemas and for Relay, with what we do otherwise and why. */
 export async function lint() {
   const rules = {
@@ -40,10 +48,11 @@ export async function lint() {
     '@graphql-eslint/require-nullable-result-in-root': 'error',
     // Values, payloads, edges and connections are no things of their own; what is one implements Node, which has the id.
     '@graphql-eslint/strict-id-in-types': 'off',
-    // The log of events is read forward only.
+    // The log of events is read forward only, and a statement takes the arguments of its lines, because its balances depend on them.
     '@graphql-eslint/relay-arguments': ['error', { includeBoth: false }],
-    // Connections have `nodes` beside `edges`, and lists of a few parts of one thing are lists.
-    '@graphql-eslint/relay-edge-types': ['error', { withEdgeSuffix: true, shouldImplementNode: true, listTypeCanWrapOnlyEdgeType: false }],
+    // Connections have `nodes` beside `edges`, lists of a few parts of one thing are lists, and what is listed need not be a thing of
+    // its own: a line of a statement, a change of a channel and a commitment have no id.
+    '@graphql-eslint/relay-edge-types': ['error', { withEdgeSuffix: true, shouldImplementNode: false, listTypeCanWrapOnlyEdgeType: false }],
   };
   const eslint = new ESLint({
     cwd: root,
@@ -57,7 +66,10 @@ export async function lint() {
   });
   const [result] = await eslint.lintFiles([file]);
   const messages = result.messages.map((message) => `${message.line}: ${message.ruleId} ${message.message}`);
-  assert.deepEqual(messages, []);
+  const unexpected = messages.filter((message) => !EXCEPTIONS.some((exception) => exception.test(message)));
+  assert.deepEqual(unexpected, []);
+  const stale = EXCEPTIONS.filter((exception) => !messages.some((message) => exception.test(message)));
+  assert.deepEqual(stale, [], 'exceptions that nothing needs');
   return `${Object.values(rules).filter((rule) => rule !== 'off').length} rules`;
 }
 
