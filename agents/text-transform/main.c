@@ -1,7 +1,7 @@
 /*
  * text.transform in C, through the JSON interface.
  *
- * Input: an object with the strings `text` and `operation`. Letters are changed one by one, so "ß" has no upper case here.
+ * Input: an object with the strings `text` and `operation`. Letters are changed one by one: "ß" becomes "ẞ", never "SS".
  */
 #include "../common/agent.h"
 
