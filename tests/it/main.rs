@@ -14,6 +14,7 @@ mod auction;
 mod auction_abuse;
 #[cfg(test)]
 mod auction_model;
+#[cfg(test)]
 mod channel;
 #[cfg(test)]
 mod channel_model;
