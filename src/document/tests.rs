@@ -336,7 +336,8 @@ fn a_revealed_bid_must_be_the_one_that_was_committed_to() {
     setting.auction.visibility = Visibility::CommitReveal;
     let right = certificate(&setting, None);
     assert!(verdict(&[signed(&right).0]).ok);
-    let changes: [(&str, fn(&mut super::certificate::CommitmentPart)); 5] = [
+    type Change = fn(&mut super::certificate::CommitmentPart);
+    let changes: [(&str, Change); 5] = [
         ("hash", |part| part.hash.0.0[0] ^= 1),
         ("hash", |part| part.revealed.as_mut().unwrap().salt.0.0[0] ^= 1),
         ("hash", |part| part.revealed.as_mut().unwrap().promised_ms.0 += 1),
