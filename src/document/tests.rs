@@ -330,13 +330,15 @@ fn any_decided() -> Setting {
     drawn.take(1_000).find_map(|setting| decided(&setting)).unwrap()
 }
 
+/// A change of one part of a certificate.
+type Change = fn(&mut super::certificate::CommitmentPart);
+
 #[test]
 fn a_revealed_bid_must_be_the_one_that_was_committed_to() {
     let mut setting = any_decided();
     setting.auction.visibility = Visibility::CommitReveal;
     let right = certificate(&setting, None);
     assert!(verdict(&[signed(&right).0]).ok);
-    type Change = fn(&mut super::certificate::CommitmentPart);
     let changes: [(&str, Change); 5] = [
         ("hash", |part| part.hash.0.0[0] ^= 1),
         ("hash", |part| part.revealed.as_mut().unwrap().salt.0.0[0] ^= 1),
