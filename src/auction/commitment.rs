@@ -62,17 +62,10 @@ impl Sealed {
     }
 }
 
-/// Reads 32 bytes from their one spelling, 64 lower-case hexadecimal digits.
-#[must_use]
-pub fn read_hex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(text, &mut bytes).ok()?;
-    (hex::encode(bytes) == text).then_some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::voucher::read_hex;
     use proptest::prelude::*;
 
     fn example() -> Sealed {
@@ -102,9 +95,9 @@ mod tests {
     #[test]
     fn hex_has_one_spelling() {
         let text = "0a".repeat(32);
-        assert_eq!(read_hex(&text), Some([10; 32]));
+        assert_eq!(read_hex(&text), Ok([10; 32]));
         for bad in [text.to_uppercase(), format!("{text}0a"), "0a".repeat(31), "0g".repeat(32), String::new()] {
-            assert_eq!(read_hex(&bad), None, "{bad}");
+            assert!(read_hex::<32>(&bad).is_err(), "{bad}");
         }
     }
 

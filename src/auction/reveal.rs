@@ -26,17 +26,15 @@ use sea_orm::{
 };
 
 use super::{
-    MAX_PROMISE, about, basis_points, bond as bonds,
-    commitment::{Sealed, read_hex},
-    lock, rules,
-    rules::AuctionRefused,
-    save, standings,
+    MAX_PROMISE, about, basis_points, bond as bonds, commitment::Sealed, lock, rules, rules::AuctionRefused, save,
+    standings,
 };
 use crate::{
     caller::Scope,
     error::{Error, Result},
     ledger::BondMove,
     store::Work,
+    voucher::read_hex,
 };
 
 /// A bid that is not told yet.
@@ -57,7 +55,7 @@ pub async fn commit_bid(
 ) -> Result<(auction::Model, commitment::Model)> {
     let agent = agent::Entity::find_by_id(new.agent).one(work.tx()).await?.ok_or(Error::NotFound("agent"))?;
     let bidder = work.caller().controls(&agent, Scope::BidsWrite)?;
-    if read_hex(&new.hash).is_none() {
+    if read_hex::<32>(&new.hash).is_err() {
         return Err(Error::invalid("commitment", "must be 64 lower-case hexadecimal digits"));
     }
     let standings = standings(work, [agent.id]).await?;
@@ -165,8 +163,7 @@ pub async fn reveal_bid(
 ) -> Result<(auction::Model, bid::Model, bool)> {
     let agent = agent::Entity::find_by_id(told.agent).one(work.tx()).await?.ok_or(Error::NotFound("agent"))?;
     let bidder = work.caller().controls(&agent, Scope::BidsWrite)?;
-    let salt =
-        read_hex(&told.salt).ok_or_else(|| Error::invalid("salt", "must be 64 lower-case hexadecimal digits"))?;
+    let salt = read_hex(&told.salt).map_err(|_| Error::invalid("salt", "must be 64 lower-case hexadecimal digits"))?;
     if told.price.is_zero() {
         return Err(Error::invalid("price", "must be more than zero"));
     }

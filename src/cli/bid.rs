@@ -9,10 +9,7 @@ use entity::{
 use serde_json::json;
 
 use super::{failure::Failure, output::Output};
-use crate::{
-    auction::commitment::{Sealed, read_hex},
-    store::Entropy,
-};
+use crate::{auction::commitment::Sealed, store::Entropy, voucher::read_hex};
 
 /// The longest promise, in milliseconds: an hour.
 const MAX_PROMISE_MS: i64 = 3_600_000;
@@ -74,7 +71,7 @@ impl BidArgs {
 }
 
 fn bytes(text: &str) -> Result<[u8; 32], &'static str> {
-    read_hex(text).ok_or("must be 64 lower-case hexadecimal digits")
+    read_hex(text).map_err(|_| "must be 64 lower-case hexadecimal digits")
 }
 
 pub(super) fn run(command: &BidCommand) -> Result<(), Failure> {

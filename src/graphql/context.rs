@@ -241,7 +241,8 @@ where
 {
     may_ask(ctx.caller(), I::OPERATION)?;
     if I::MOVES_CREDITS {
-        books_in_order(ctx)?;
+        // The ledger asks too; asking here keeps a mutation from doing in vain what comes before.
+        ctx.store().books()?;
     }
     let mut intent = input.to_value();
     if let Value::Object(fields) = &mut intent {
@@ -255,11 +256,6 @@ where
     }
     let value = answer.outcome.map_err(Error::Refused)?;
     Ok(Done { value, replayed: answer.replayed })
-}
-
-/// Whether credits may move. The ledger asks too; asking here keeps a mutation from doing in vain what comes before.
-pub(super) fn books_in_order(ctx: &Context<'_>) -> Result<()> {
-    ctx.store().books()
 }
 
 /// Declares that an input object with the field `idempotency_key` is the input of a mutation, and whether that moves credits.

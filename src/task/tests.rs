@@ -308,12 +308,7 @@ async fn a_clock_that_is_set_back_ends_nothing_early_and_makes_nothing_negative(
     market.credit(ada.user().unwrap(), "10").await;
     market.hosted(&bob, "lite", "1", LITE).await;
     let store = market.app.store();
-    let set_back = |by: Duration| match store.clock() {
-        Clock::Manual(micros) => {
-            micros.fetch_sub(i64::try_from(by.as_micros()).unwrap(), std::sync::atomic::Ordering::SeqCst);
-        }
-        Clock::System => panic!("the clock of a test stands still"),
-    };
+    let set_back = |by: Duration| store.clock().step_back(by);
     let hour = Duration::from_hours(1);
     let mut ids = Vec::new();
     for _ in 0..3 {
