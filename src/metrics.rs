@@ -430,6 +430,17 @@ impl Metrics {
             | Kind::BondForfeited
             | Kind::TaskSubmitted
             | Kind::EvidenceSubmitted
+            | Kind::WorkOffered
+            | Kind::DelegationCreated
+            | Kind::DelegationPlanned
+            | Kind::StepStarted
+            | Kind::StepCompleted
+            | Kind::StepFailed
+            | Kind::StepSkipped
+            | Kind::DelegationStopping
+            | Kind::DelegationCompleted
+            | Kind::DelegationFailed
+            | Kind::DelegationCancelled
             | Kind::EarningsWithdrawn
             | Kind::CreditsIssued
             | Kind::CreditsRedeemed => {}

@@ -22,6 +22,8 @@ choice! {
         Fees = "FEES",
         /// What stands behind one agent's word in one auction.
         Bond = "BOND",
+        /// What a delegation has neither spent nor set aside for a step.
+        EscrowDelegation = "ESCROW_DELEGATION",
     }
 }
 
@@ -32,7 +34,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: AccountId,
     pub kind: Kind,
-    /// The user, agent, task, channel or bond that the account belongs to; nil for `EXTERNAL` and `FEES`.
+    /// The user, agent, task, channel, bond or delegation that the account belongs to; nil for `EXTERNAL` and `FEES`.
     pub owner_id: Uuid,
     pub shard: i32,
     /// Micro-credits; never negative but for `EXTERNAL`.

@@ -112,6 +112,10 @@ pub struct Model {
     pub reveal_until: Option<Timestamp>,
     /// Agents that stand committed, or stood so at the close.
     pub commitment_count: i32,
+    /// Agents and owners, by their ids, who may not win it.
+    pub excluded: Words,
+    /// Whether an outside agent that was not heard of lately cannot win it.
+    pub online_only: bool,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

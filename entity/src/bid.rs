@@ -55,6 +55,8 @@ pub struct Model {
     pub created_at: Timestamp,
     /// What stands or stood behind it, where the auction asks for a bond.
     pub bond_id: Option<BondId>,
+    /// What the agent charges for a million units of fuel, as of the bid; the price is the most that it charges.
+    pub fuel_price: Option<Amount>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

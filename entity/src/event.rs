@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::Runtime,
     choice,
-    id::{AgentId, AuctionId, BidId, ChannelId, TaskId, UserId},
+    id::{AgentId, AuctionId, BidId, ChannelId, DelegationId, TaskId, UserId},
     money::Amount,
     time::Timestamp,
 };
@@ -83,6 +83,28 @@ choice! {
         CreditsRedeemed = "CREDITS_REDEEMED",
         /// An agent's earnings went to its owner.
         EarningsWithdrawn = "EARNINGS_WITHDRAWN",
+        /// An outside agent may claim work that it won.
+        WorkOffered = "WORK_OFFERED",
+        /// A goal was delegated and its budget set aside.
+        DelegationCreated = "DELEGATION_CREATED",
+        /// A delegation has its plan.
+        DelegationPlanned = "DELEGATION_PLANNED",
+        /// A step of a delegation began, the first time or again.
+        StepStarted = "STEP_STARTED",
+        /// A step has its output.
+        StepCompleted = "STEP_COMPLETED",
+        /// A step failed for good.
+        StepFailed = "STEP_FAILED",
+        /// A step failed, and the delegation goes on without it.
+        StepSkipped = "STEP_SKIPPED",
+        /// A delegation begins nothing new and waits for what is in work.
+        DelegationStopping = "DELEGATION_STOPPING",
+        /// Every step is done; what was not needed went back.
+        DelegationCompleted = "DELEGATION_COMPLETED",
+        /// A delegation ended without its output; what was not spent went back.
+        DelegationFailed = "DELEGATION_FAILED",
+        /// The requester called a delegation off; what was not spent went back.
+        DelegationCancelled = "DELEGATION_CANCELLED",
     }
 }
 
@@ -116,6 +138,17 @@ impl Kind {
             | Self::DisputeResolved
             | Self::BondForfeited
             | Self::EarningsWithdrawn
+            | Self::WorkOffered
+            | Self::DelegationCreated
+            | Self::DelegationPlanned
+            | Self::StepStarted
+            | Self::StepCompleted
+            | Self::StepFailed
+            | Self::StepSkipped
+            | Self::DelegationStopping
+            | Self::DelegationCompleted
+            | Self::DelegationFailed
+            | Self::DelegationCancelled
             | Self::TaskReassigned
             | Self::TaskStarted
             | Self::TaskRetried
@@ -168,6 +201,9 @@ pub struct Payload {
     pub score_before: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score_after: Option<i32>,
+    /// The name of a step of a delegation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 /// A row of `events`.
@@ -180,6 +216,7 @@ pub struct Model {
     pub auction_id: Option<AuctionId>,
     pub task_id: Option<TaskId>,
     pub channel_id: Option<ChannelId>,
+    pub delegation_id: Option<DelegationId>,
     pub agent_id: Option<AgentId>,
     /// The user who pays or requests.
     pub payer_id: Option<UserId>,

@@ -49,6 +49,8 @@ pub struct Model {
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
+    /// Its place among what waits: when it may be claimed, earlier for what is in a hurry and later for what is not.
+    pub queue_at: Timestamp,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -150,6 +150,12 @@ ids! {
     DocumentId = "doc";
     /// Two vouchers of one nonce that contradict each other.
     EquivocationId = "equiv";
+    /// One goal, split over several agents.
+    DelegationId = "dlg";
+    /// One step of a delegation's plan.
+    StepId = "step";
+    /// One message to an outside agent's own address.
+    DeliveryId = "dlv";
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     choice,
-    id::{AgentId, BidId, ChannelId, HoldId, TaskId, UserId},
+    id::{AgentId, BidId, ChannelId, DelegationId, HoldId, ModuleId, TaskId, UserId},
     money::Amount,
     text::{JsonText, Words},
     time::Timestamp,
@@ -42,6 +42,30 @@ choice! {
         Automatic = "AUTOMATIC",
         /// The payer, within a window; silence accepts if and only if the verifiers passed.
         Review = "REVIEW",
+        /// The other agents that do the same: enough equal results are paid, and only they.
+        Agreement = "AGREEMENT",
+    }
+}
+
+choice! {
+    /// How much of a hurry there is with work that waits.
+    Priority {
+        /// Lets other work that waits go first.
+        Low = "LOW",
+        /// As everybody.
+        Normal = "NORMAL",
+        /// Goes before other work that waits, but not for ever.
+        High = "HIGH",
+    }
+}
+
+choice! {
+    /// What a task is bought for, which says what its output must be.
+    Purpose {
+        /// Work; the output is what the requester asked for.
+        Work = "WORK",
+        /// The plan of a delegation.
+        Plan = "PLAN",
     }
 }
 
@@ -94,6 +118,14 @@ pub struct Model {
     pub verified: Option<bool>,
     /// When the result came.
     pub submitted_at: Option<Timestamp>,
+    /// The delegation that pays for it, out of its own escrow.
+    pub delegation_id: Option<DelegationId>,
+    pub priority: Priority,
+    pub purpose: Purpose,
+    /// The module that says whether an output is good, fixed at the posting.
+    pub checker_id: Option<ModuleId>,
+    /// What good work is paid when that is less than the price, because the price is metered; empty before there is a result.
+    pub charge: Option<Amount>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -17,7 +17,7 @@ choice! {
         Issue = "ISSUE",
         /// From a wallet to the world outside.
         Redeem = "REDEEM",
-        /// A budget set aside for a task.
+        /// A budget set aside for a task or a delegation.
         Hold = "HOLD",
         /// The price of an award, from the task's budget into its channel.
         Escrow = "ESCROW",

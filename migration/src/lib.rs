@@ -22,6 +22,8 @@ mod m20261123_000013_create_dispute;
 mod m20261123_000014_create_bond;
 mod m20261123_000015_create_document;
 mod m20261123_000016_create_interface;
+mod m20261123_000017_create_delegation;
+mod m20261123_000018_create_delivery;
 
 /// The ordered list of changes.
 pub struct Migrator;
@@ -46,6 +48,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000014_create_bond::Migration),
             Box::new(m20261123_000015_create_document::Migration),
             Box::new(m20261123_000016_create_interface::Migration),
+            Box::new(m20261123_000017_create_delegation::Migration),
+            Box::new(m20261123_000018_create_delivery::Migration),
         ]
     }
 }

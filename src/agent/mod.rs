@@ -117,6 +117,11 @@ pub async fn register(work: &mut Work, new: NewAgent) -> Result<Model> {
         created_at: now,
         updated_at: now,
         public_key,
+        capacity: None,
+        in_work: 0,
+        fuel_price: None,
+        webhook_url: None,
+        webhook_generation: 0,
     };
     let row = agent.clone().into_active_model().reset_all();
     agent::Entity::insert(row).exec_without_returning(work.tx()).await.map_err(name_taken)?;

@@ -28,6 +28,7 @@ use entity::{
     id::{AgentId, AuctionId, BidId, UserId},
     money::Amount,
     task,
+    text::Words,
     time::Timestamp,
 };
 use sea_orm::{
@@ -80,6 +81,10 @@ pub struct Terms {
     pub reveal_window: Option<Duration>,
     /// What each bidder puts down.
     pub bid_bond: Option<Amount>,
+    /// Agents and owners, by their ids, who may not win: those who failed at the same before, or do the same beside it.
+    pub excluded: Vec<String>,
+    /// Whether an outside agent that was not heard of lately cannot win.
+    pub online_only: bool,
 }
 
 impl Default for Terms {
@@ -97,6 +102,8 @@ impl Default for Terms {
             soft_close: None,
             reveal_window: None,
             bid_bond: None,
+            excluded: Vec::new(),
+            online_only: false,
         }
     }
 }
@@ -199,6 +206,8 @@ pub async fn open(work: &mut Work, task: &task::Model, terms: &Terms) -> Result<
         bond: terms.bid_bond.unwrap_or(Amount::ZERO),
         reveal_until: None,
         commitment_count: 0,
+        excluded: Words(terms.excluded.clone()),
+        online_only: terms.online_only,
     };
     auction.deadline_at = Some(deadline(work, &auction));
     let payload = Payload { amount: Some(auction.budget), closes_at: Some(closes_at), ..Payload::default() };
@@ -273,6 +282,7 @@ async fn hosted_bids(work: &mut Work, auction: &mut auction::Model) -> Result<Ve
             rank: None,
             created_at: work.now(),
             bond_id: None,
+            fuel_price: willing.get(&offer.agent).and_then(|agent| agent.fuel_price),
         };
         auction.next_seq = auction.next_seq.saturating_add(1);
         auction.bid_count = auction.bid_count.saturating_add(1);
@@ -302,6 +312,7 @@ fn probe(auction: &auction::Model, agent: &agent::Model, price: Amount, now: Tim
         rank: None,
         created_at: now,
         bond_id: None,
+        fuel_price: agent.fuel_price,
     }
 }
 
@@ -365,6 +376,7 @@ pub async fn submit_bid(
         rank: None,
         created_at: work.now(),
         bond_id,
+        fuel_price: agent.fuel_price,
     };
     auction.next_seq = auction.next_seq.saturating_add(1);
     bid::Entity::insert(bid.clone().into_active_model().reset_all()).exec_without_returning(work.tx()).await?;

@@ -198,6 +198,7 @@ pub async fn reveal_bid(
         rank: None,
         created_at: work.now(),
         bond_id: Some(commitment.bond_id),
+        fuel_price: agent.fuel_price,
     };
     bid::Entity::insert(bid.clone().into_active_model().reset_all()).exec_without_returning(work.tx()).await?;
     let mut row = commitment.clone().into_active_model();

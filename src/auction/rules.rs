@@ -49,6 +49,8 @@ refusals! {
         AgentNotReady = "The agent is not taking work.",
         /// The agent lacks a capability that the task asks for.
         CapabilityMissing = "The agent does not have the capabilities that the task asks for.",
+        /// The agent or its owner failed at this before, or does the same beside it.
+        AgentExcluded = "The agent may not win this auction: it failed at this work before, or its owner does the same beside it.",
         /// The price is above the ceiling.
         PriceAboveCeiling = "The price is above the highest price that the auction takes.",
         /// The agent's own minimum is above the price.
@@ -204,6 +206,10 @@ fn able(auction: &auction::Model, agent: &agent::Model) -> Result<(), AuctionRef
     }
     if !agent.capabilities.contains_all(&auction.capabilities) {
         return Err(AuctionRefused::CapabilityMissing);
+    }
+    let excluded = |id: String| auction.excluded.0.contains(&id);
+    if !auction.excluded.0.is_empty() && (excluded(agent.id.to_string()) || excluded(agent.owner_id.to_string())) {
+        return Err(AuctionRefused::AgentExcluded);
     }
     Ok(())
 }

@@ -40,7 +40,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QuerySele
 
 use crate::{
     error::{Error, Result},
-    ledger::{self, Deposit, Settled},
+    ledger::{self, Deposit, Purse, Settled},
     store::{Event, Work},
 };
 
@@ -89,12 +89,12 @@ pub async fn open_escrow(work: &mut Work, opening: Opening<'_>) -> Result<channe
     Ok(channel)
 }
 
-/// Closes an escrow channel: `amount` of its deposit is paid to the agent, the rest goes back to the payer. The caller has locked
-/// the task.
+/// Closes an escrow channel: `amount` of its deposit is paid to the agent of `owner`, the rest goes back to where it came from,
+/// `payer`. The caller has locked the task.
 pub async fn settle(
     work: &mut Work,
     id: ChannelId,
-    owner: UserId,
+    (payer, owner): (Purse, UserId),
     amount: Amount,
     reason: CloseReason,
 ) -> Result<Settled> {
@@ -107,7 +107,7 @@ pub async fn settle(
     let (Some(task), Some(hold)) = (channel.task_id, channel.hold_id) else {
         return Err(Error::internal(format!("{id} is not an escrow channel")));
     };
-    let deposit = Deposit { hold, payer: channel.payer_id, agent: channel.agent_id, task, channel: id };
+    let deposit = Deposit { hold, payer, agent: channel.agent_id, task, channel: id };
     let settled = ledger::settle(work, deposit, amount).await?;
     let updated = channel::Entity::update_many()
         .col_expr(channel::Column::Status, Expr::value(Status::Closed))

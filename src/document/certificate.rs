@@ -352,6 +352,8 @@ impl AuctionPart {
             bond: self.bond.0,
             reveal_until: None,
             commitment_count: 0,
+            excluded: Words::default(),
+            online_only: false,
         }
     }
 }
@@ -396,6 +398,7 @@ impl BidPart {
             rank: None,
             created_at: self.submitted_at.0.0,
             bond_id: None,
+            fuel_price: None,
         }
     }
 
@@ -420,6 +423,11 @@ impl BidPart {
             created_at: self.submitted_at.0.0,
             updated_at: self.submitted_at.0.0,
             public_key: None,
+            capacity: None,
+            in_work: 0,
+            fuel_price: None,
+            webhook_url: None,
+            webhook_generation: 0,
         }
     }
 

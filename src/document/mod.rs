@@ -110,7 +110,7 @@ pub async fn give_receipt(work: &mut Work, task: &task::Model) -> Result<()> {
         Acceptance::Review => {
             dispute::Entity::find().filter(dispute::Column::TaskId.eq(task.id)).one(work.tx()).await?
         }
-        Acceptance::Automatic => None,
+        Acceptance::Automatic | Acceptance::Agreement => None,
     };
     let transfers = transfer::Entity::find()
         .filter(transfer::Column::TaskId.eq(task.id))

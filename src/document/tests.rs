@@ -109,6 +109,8 @@ fn settings() -> impl Strategy<Value = Setting> {
                     bond: Amount::ZERO,
                     reveal_until: None,
                     commitment_count: 0,
+                    excluded: Words::default(),
+                    online_only: false,
                 };
                 let qualified = bids.iter().map(|(_, _, qualified)| *qualified).collect();
                 let bids = (1..)
@@ -127,6 +129,7 @@ fn settings() -> impl Strategy<Value = Setting> {
                         rank: None,
                         created_at: at(number),
                         bond_id: None,
+                        fuel_price: None,
                     })
                     .collect();
                 Setting { auction, bids, qualified, pick }

@@ -105,7 +105,7 @@ async fn claim_one(work: &mut Work, id: ExecutionId, task: task::Model, worker: 
     Ok(Some(Claim { execution, task, agent, module }))
 }
 
-/// Hosted work that may be claimed at `now`, longest waiting first.
+/// Hosted work that may be claimed at `now`, in its order.
 async fn waiting(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<(ExecutionId, TaskId)>> {
     Ok(execution::Entity::find()
         .select_only()
@@ -113,7 +113,7 @@ async fn waiting(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Resul
         .filter(execution::Column::Status.eq(Status::Ready))
         .filter(execution::Column::RunAt.lte(now))
         .filter(execution::Column::ModuleId.is_not_null())
-        .order_by_asc(execution::Column::RunAt)
+        .order_by_asc(execution::Column::QueueAt)
         .order_by_asc(execution::Column::Id)
         .limit(limit)
         .into_tuple()
@@ -163,11 +163,13 @@ pub async fn attempt_failed(work: &mut Work, task: TaskId, id: ExecutionId, toke
     let noise = u32::from_be_bytes(work.random());
     match rules::after_failure(execution.attempts, task.max_attempts, work.terms().retry_base, noise) {
         AfterFailure::Retry(pause) => {
+            let run_at = work.now().after(pause);
             let updated = execution::Entity::update_many()
                 .col_expr(execution::Column::Status, Expr::value(Status::Ready))
                 .col_expr(execution::Column::LeasedUntil, Expr::value(None::<Timestamp>))
                 .col_expr(execution::Column::Worker, Expr::value(None::<String>))
-                .col_expr(execution::Column::RunAt, Expr::value(work.now().after(pause)))
+                .col_expr(execution::Column::RunAt, Expr::value(run_at))
+                .col_expr(execution::Column::QueueAt, Expr::value(tasks::rules::queue_at(task.priority, run_at)))
                 .col_expr(execution::Column::ErrorCode, Expr::value(Some(code)))
                 .filter(execution::Column::Id.eq(id))
                 .filter(execution::Column::Token.eq(token))

@@ -64,6 +64,7 @@ mod tests {
             created_at: Timestamp::from_micros(0),
             started_at: None,
             finished_at: None,
+            queue_at: Timestamp::from_micros(0),
         }
     }
 

@@ -836,6 +836,9 @@ pub(super) struct AuctionTermsInput {
     /// What each bidder puts down; at most the budget. A COMMIT_REVEAL auction must ask for it, the others may. Who breaks their word
     /// loses it to you; `startTimeout` is at least a minute then. Hosted agents do not bid by themselves.
     bid_bond: Option<Credits>,
+    /// Whether an outside agent that was not heard of lately cannot win.
+    #[graphql(default)]
+    online_only: bool,
 }
 
 impl AuctionTermsInput {
@@ -854,6 +857,8 @@ impl AuctionTermsInput {
             soft_close: self.soft_close.map(|soft_close| soft_close.0),
             reveal_window: self.reveal_window.map(|window| window.0),
             bid_bond: self.bid_bond.map(|bond| bond.0),
+            excluded: Vec::new(),
+            online_only: self.online_only,
         }
     }
 }

@@ -240,6 +240,8 @@ concept! {
         AgentNotReady,
         /// The agent lacks a capability that the task asks for.
         CapabilityMissing,
+        /// The agent or its owner failed at this before, or does the same beside it.
+        AgentExcluded,
         /// The price is above the highest price that the auction takes.
         PriceAboveCeiling,
         /// The price is below the least that the agent works for.
@@ -300,6 +302,8 @@ concept! {
         AgentNotReady,
         /// The agent lacks a capability that the task asks for.
         CapabilityMissing,
+        /// The agent or its owner failed at this before, or does the same beside it.
+        AgentExcluded,
         /// The price is above the highest price that the auction takes.
         PriceAboveCeiling,
         /// The price is below the least that the agent works for.

@@ -107,6 +107,28 @@ pub(super) enum EventKind {
     CreditsRedeemed,
     /// An agent's earnings went to its owner.
     EarningsWithdrawn,
+    /// An outside agent may claim work that it won.
+    WorkOffered,
+    /// A goal was delegated and its budget set aside.
+    DelegationCreated,
+    /// A delegation has its plan.
+    DelegationPlanned,
+    /// A step of a delegation began, the first time or again.
+    StepStarted,
+    /// A step has its output.
+    StepCompleted,
+    /// A step failed for good.
+    StepFailed,
+    /// A step failed, and the delegation goes on without it.
+    StepSkipped,
+    /// A delegation begins nothing new and waits for what is in work.
+    DelegationStopping,
+    /// Every step is done; what was not needed went back.
+    DelegationCompleted,
+    /// A delegation ended without its output; what was not spent went back.
+    DelegationFailed,
+    /// The requester called a delegation off; what was not spent went back.
+    DelegationCancelled,
 }
 
 /// One line of the log of what happened. New kinds and types of events may come.
@@ -130,6 +152,8 @@ pub(super) enum Event {
     Reputation(ReputationChangedEvent),
     /// About credits that moved without a task or a channel.
     Credits(CreditsEvent),
+    /// About a delegation or one of its steps.
+    Delegation(DelegationEvent),
 }
 
 impl From<Arc<Line>> for Event {
@@ -148,6 +172,7 @@ impl From<Arc<Line>> for Event {
             | Kind::TaskReassigned
             | Kind::TaskStarted
             | Kind::TaskRetried
+            | Kind::WorkOffered
             | Kind::TaskSubmitted
             | Kind::DisputeOpened
             | Kind::EvidenceSubmitted
@@ -167,6 +192,16 @@ impl From<Arc<Line>> for Event {
             Kind::CreditsIssued | Kind::CreditsRedeemed | Kind::EarningsWithdrawn | Kind::BondForfeited => {
                 Self::Credits(CreditsEvent(line))
             }
+            Kind::DelegationCreated
+            | Kind::DelegationPlanned
+            | Kind::StepStarted
+            | Kind::StepCompleted
+            | Kind::StepFailed
+            | Kind::StepSkipped
+            | Kind::DelegationStopping
+            | Kind::DelegationCompleted
+            | Kind::DelegationFailed
+            | Kind::DelegationCancelled => Self::Delegation(DelegationEvent(line)),
         }
     }
 }
@@ -572,6 +607,67 @@ impl CreditsEvent {
     }
 }
 
+pub(super) struct DelegationEvent(Arc<Line>);
+
+/// A delegation began, got its plan or ended, or one of its steps went on.
+#[Object]
+impl DelegationEvent {
+    /// The id of the event, `evt_…`.
+    async fn id(&self) -> ID {
+        event_id(&self.0)
+    }
+
+    /// The place in the log.
+    async fn cursor(&self) -> EventCursor {
+        EventCursor(self.0.cursor)
+    }
+
+    /// What happened.
+    async fn kind(&self) -> EventKind {
+        self.0.event.kind.into()
+    }
+
+    /// When it happened.
+    async fn occurred_at(&self) -> DateTime {
+        DateTime(self.0.event.occurred_at)
+    }
+
+    /// The delegation, `dlg_…`.
+    async fn delegation_id(&self) -> Option<ID> {
+        self.0.event.delegation_id.map(ID::from)
+    }
+
+    /// The name of the step; null where it is about the whole.
+    async fn step(&self) -> Option<&str> {
+        self.0.event.payload.step.as_deref()
+    }
+
+    /// Which try at the step it is, from 1; null where the kind does not tell.
+    async fn attempt(&self) -> Option<i32> {
+        self.0.event.payload.attempt
+    }
+
+    /// The budget at the beginning, what was spent at the end; null where the kind does not tell.
+    async fn amount(&self) -> Option<Credits> {
+        self.0.event.payload.amount.map(Credits)
+    }
+
+    /// What went back; null before the end.
+    async fn returned(&self) -> Option<Credits> {
+        self.0.event.payload.returned.map(Credits)
+    }
+
+    /// How long what ended had lasted; null where nothing ended.
+    async fn duration(&self) -> Option<Duration> {
+        self.0.event.payload.duration_us.map(Duration::from_micros)
+    }
+
+    /// A stable code for why; null where the kind does not tell.
+    async fn reason(&self) -> Option<&str> {
+        self.0.event.payload.reason.as_deref()
+    }
+}
+
 /// An event in a list.
 #[derive(SimpleObject)]
 pub(super) struct EventEdge {
@@ -690,6 +786,17 @@ fn ends_auction(kind: Kind) -> bool {
         | Kind::DisputeOpened
         | Kind::EvidenceSubmitted
         | Kind::DisputeResolved
+        | Kind::WorkOffered
+        | Kind::DelegationCreated
+        | Kind::DelegationPlanned
+        | Kind::StepStarted
+        | Kind::StepCompleted
+        | Kind::StepFailed
+        | Kind::StepSkipped
+        | Kind::DelegationStopping
+        | Kind::DelegationCompleted
+        | Kind::DelegationFailed
+        | Kind::DelegationCancelled
         | Kind::EarningsWithdrawn
         | Kind::CreditsIssued
         | Kind::CreditsRedeemed => false,
@@ -727,6 +834,17 @@ fn ends_task(kind: Kind) -> bool {
         | Kind::DisputeOpened
         | Kind::EvidenceSubmitted
         | Kind::DisputeResolved
+        | Kind::WorkOffered
+        | Kind::DelegationCreated
+        | Kind::DelegationPlanned
+        | Kind::StepStarted
+        | Kind::StepCompleted
+        | Kind::StepFailed
+        | Kind::StepSkipped
+        | Kind::DelegationStopping
+        | Kind::DelegationCompleted
+        | Kind::DelegationFailed
+        | Kind::DelegationCancelled
         | Kind::EarningsWithdrawn
         | Kind::CreditsIssued
         | Kind::CreditsRedeemed => false,
@@ -754,6 +872,10 @@ fn settles(kind: Kind) -> bool {
         | Kind::ChannelEquivocation
         | Kind::DisputeResolved
         | Kind::BondForfeited
+        | Kind::DelegationCreated
+        | Kind::DelegationCompleted
+        | Kind::DelegationFailed
+        | Kind::DelegationCancelled
         | Kind::EarningsWithdrawn
         | Kind::CreditsIssued
         | Kind::CreditsRedeemed => true,
@@ -769,6 +891,13 @@ fn settles(kind: Kind) -> bool {
         | Kind::BidCommitted
         | Kind::AuctionRevealing
         | Kind::BidRevealed
+        | Kind::WorkOffered
+        | Kind::DelegationPlanned
+        | Kind::StepStarted
+        | Kind::StepCompleted
+        | Kind::StepFailed
+        | Kind::StepSkipped
+        | Kind::DelegationStopping
         | Kind::ReputationChanged => false,
     }
 }

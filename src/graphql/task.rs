@@ -64,6 +64,8 @@ pub(super) enum TaskAcceptance {
     /// You, within a window. Silence until its end accepts the result if and only if the verifiers passed it, and refunds it
     /// otherwise. You and the agent's owner may dispute it instead.
     Review,
+    /// The other agents that do the same step of a delegation: results on which enough of them agree are paid, others refunded.
+    Agreement,
 }
 
 /// Where the credits of a task are.

@@ -91,6 +91,8 @@ pub(super) enum AccountKind {
     Fees,
     /// What stands behind one agent's word in one auction.
     Bond,
+    /// What a delegation has neither spent nor set aside for a step.
+    EscrowDelegation,
 }
 
 /// A user's credits.
@@ -136,6 +138,7 @@ impl Account {
             | account::Kind::EscrowTask
             | account::Kind::EscrowChannel
             | account::Kind::Bond
+            | account::Kind::EscrowDelegation
             | account::Kind::Fees => Ok(None),
         }
     }

@@ -122,7 +122,7 @@ const TABLES: &[Table] = &[
             ("created_at", Number),
         ],
         key: 1,
-        lookups: &["escrow_id", "task_id"],
+        lookups: &["escrow_id", "task_id", "payer_account_id"],
     },
     Table {
         name: "hold_resolutions",
@@ -159,6 +159,12 @@ const TABLES: &[Table] = &[
         columns: &[("id", Id), ("task_id", Id), ("amount", Number), ("status", Text)],
         key: 1,
         lookups: &["id"],
+    },
+    Table {
+        name: "delegations",
+        columns: &[("id", Id), ("parent_id", Id), ("budget", Number), ("spent", Number), ("finished_at", Number)],
+        key: 1,
+        lookups: &["id", "parent_id"],
     },
     Table {
         name: "tasks",

@@ -1,7 +1,7 @@
 //! The audit: the invariants of the books as questions to the database, each of which answers how many rows break it.
 //!
 //! A whole audit reads everything. A recent one reads what the journal's newest transfers touch, so that it costs the same however
-//! long the history is: damage to older rows is found by the next whole audit. L11 is about delegations, which do not exist yet.
+//! long the history is: damage to older rows is found by the next whole audit.
 //!
 //! Each question is one statement, or runs over lines that are never changed, so it sees one consistent state while the market
 //! goes on. The words in braces stand for what a recent audit looks at; a whole one has `1 = 1` in their place.
@@ -208,6 +208,22 @@ const INVARIANTS: &[Invariant] = &[
                 HAVING COALESCE(SUM(x.amount), 0) <> c.paid OR c.paid > c.deposit OR \
                 (c.purpose = 'ESCROW' AND c.status = 'OPEN' AND c.paid <> 0)) broken",
         recent: Recent::Of("c.id IN {channels}"),
+    },
+    Invariant {
+        name: "L11",
+        statement: "A delegation holds what its budget has left after what its tasks hold and were paid and what delegations below \
+                    it took, and nothing once it is over; then it has spent exactly that, at most its budget.",
+        whole: "SELECT COUNT(*) FROM (SELECT d.id, d.budget, d.spent, d.finished_at, COALESCE(a.balance, 0) AS balance, \
+                COALESCE((SELECT SUM(CASE WHEN h.status = 'HELD' THEN h.amount WHEN e.kind = 'ESCROW_CHANNEL' THEN r.posted ELSE 0 END) \
+                FROM holds h JOIN accounts e ON e.id = h.escrow_id LEFT JOIN hold_resolutions r ON r.hold_id = h.id \
+                WHERE h.payer_account_id = a.id), 0) + \
+                COALESCE((SELECT SUM(COALESCE(n.spent, n.budget)) FROM delegations n WHERE n.parent_id = d.id), 0) AS gone \
+                FROM delegations d LEFT JOIN accounts a ON a.owner_id = d.id AND a.kind = 'ESCROW_DELEGATION' WHERE {recent}) tree \
+                WHERE gone > budget OR balance <> CASE WHEN finished_at IS NULL THEN budget - gone ELSE 0 END OR \
+                (finished_at IS NOT NULL AND spent <> gone)",
+        recent: Recent::Of(
+            "d.id IN (SELECT t.owner_id FROM accounts t WHERE t.id IN {accounts} AND t.kind = 'ESCROW_DELEGATION')",
+        ),
     },
     Invariant {
         name: "L12",

@@ -25,12 +25,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use entity::{
     account::{self, Kind},
-    agent, bond, channel, entry,
+    agent, bond, channel, delegation, entry,
     event::{self, Payload},
     hold, hold_resolution,
-    id::{AccountId, AgentId, BatchId, BondId, ChannelId, HoldId, Id, TaskId, TransferId, UserId},
+    id::{AccountId, AgentId, BatchId, BondId, ChannelId, DelegationId, HoldId, Id, TaskId, TransferId, UserId},
     money::Amount,
-    transfer, user,
+    task, transfer, user,
 };
 use sea_orm::{
     ActiveValue::Set,
@@ -95,6 +95,12 @@ impl Place {
         Self { kind: Kind::Bond, owner: bond.uuid(), shard: 0 }
     }
 
+    /// What a delegation has neither spent nor set aside for a step.
+    #[must_use]
+    pub fn delegation(delegation: DelegationId) -> Self {
+        Self { kind: Kind::EscrowDelegation, owner: delegation.uuid(), shard: 0 }
+    }
+
     /// The fee account of what comes out of a channel. Channels spread over the shards.
     #[must_use]
     pub fn fees(channel: ChannelId) -> Self {
@@ -106,6 +112,42 @@ impl Place {
     #[must_use]
     pub fn id(self) -> AccountId {
         AccountId(derived_uuid(&[b"account", self.kind.name().as_bytes(), self.owner.as_bytes(), &[self.shard]]))
+    }
+}
+
+/// Whose credits buy work: they come out of it, and what is not needed goes back into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purse {
+    /// A user's wallet.
+    User(UserId),
+    /// What a delegation holds.
+    Delegation(DelegationId),
+}
+
+impl Purse {
+    /// What a task is paid from.
+    #[must_use]
+    pub fn of(task: &task::Model) -> Self {
+        task.delegation_id.map_or(Self::User(task.requester_id), Self::Delegation)
+    }
+
+    /// What a delegation's budget comes from: the wallet of who wants it, or the delegation of which it is a step.
+    #[must_use]
+    pub fn behind(delegation: &delegation::Model) -> Self {
+        delegation.parent_id.map_or(Self::User(delegation.requester_id), Self::Delegation)
+    }
+
+    fn place(self) -> Place {
+        match self {
+            Self::User(user) => Place::user(user),
+            Self::Delegation(delegation) => Place::delegation(delegation),
+        }
+    }
+
+    /// What is in it now, in micro-credits.
+    pub async fn balance(self, db: &impl ConnectionTrait) -> Result<i64> {
+        let account = account::Entity::find_by_id(self.place().id()).one(db).await?;
+        Ok(account.map_or(0, |account| account.balance))
     }
 }
 
@@ -315,14 +357,14 @@ fn reference_race(error: Error) -> Error {
 }
 
 /// Sets `amount` of the payer's credits aside as the budget of a task.
-pub async fn hold_budget(work: &mut Work, payer: UserId, task: TaskId, amount: Amount) -> Result<hold::Model> {
+pub async fn hold_budget(work: &mut Work, payer: Purse, task: TaskId, amount: Amount) -> Result<hold::Model> {
     hold_in(work, Place::task(task), payer, task, None, amount).await
 }
 
 /// Sets `amount` of the payer's credits aside as the deposit of a task's channel.
 pub async fn hold_deposit(
     work: &mut Work,
-    payer: UserId,
+    payer: Purse,
     task: TaskId,
     channel: ChannelId,
     amount: Amount,
@@ -333,12 +375,12 @@ pub async fn hold_deposit(
 async fn hold_in(
     work: &mut Work,
     escrow: Place,
-    payer: UserId,
+    payer: Purse,
     task: TaskId,
     channel: Option<ChannelId>,
     amount: Amount,
 ) -> Result<hold::Model> {
-    let from = Place::user(payer);
+    let from = payer.place();
     let kind = transfer::Kind::Hold;
     post(work, &[Movement { kind, from, to: escrow, amount, task: Some(task), channel, reference: None }]).await?;
     insert_hold(work, escrow, from, task, amount).await
@@ -369,14 +411,14 @@ async fn insert_hold(
 pub async fn award(
     work: &mut Work,
     budget: HoldId,
-    payer: UserId,
+    payer: Purse,
     task: TaskId,
     channel: ChannelId,
     price: Amount,
 ) -> Result<hold::Model> {
     let hold = lock_hold(work, budget).await?;
     let rest = hold.amount.checked_sub(price).ok_or_else(|| Error::internal("the price is above the budget"))?;
-    let (from, payer) = (Place::task(task), Place::user(payer));
+    let (from, payer) = (Place::task(task), payer.place());
     let batch = post(
         work,
         &[
@@ -420,7 +462,7 @@ pub struct Settled {
 #[derive(Clone, Copy, Debug)]
 pub struct Deposit {
     pub hold: HoldId,
-    pub payer: UserId,
+    pub payer: Purse,
     pub agent: AgentId,
     pub task: TaskId,
     pub channel: ChannelId,
@@ -447,7 +489,7 @@ pub async fn settle(work: &mut Work, deposit: Deposit, amount: Amount) -> Result
         &[
             leg(transfer::Kind::Payout, Place::agent(deposit.agent), shares.agent),
             leg(transfer::Kind::Fee, Place::fees(deposit.channel), shares.fee),
-            leg(transfer::Kind::Refund, Place::user(deposit.payer), returned),
+            leg(transfer::Kind::Refund, deposit.payer.place(), returned),
         ],
     )
     .await?;
@@ -530,10 +572,35 @@ pub async fn lock_wallets(work: &Work, users: Vec<UserId>) -> Result<()> {
     select_for_update(work, wallets.into_iter()).await.map(|_| ())
 }
 
+/// Locks purses before a unit of work posts to them one after the other, for the same reason as [`lock_wallets`].
+pub async fn lock_purses(work: &Work, purses: &[Purse]) -> Result<()> {
+    let accounts: BTreeSet<AccountId> = purses.iter().map(|purse| purse.place().id()).collect();
+    select_for_update(work, accounts.into_iter()).await.map(|_| ())
+}
+
+/// Sets the budget of a delegation aside, out of the purse behind it.
+pub async fn fund_delegation(work: &mut Work, delegation: &delegation::Model) -> Result<BatchId> {
+    let (from, to) = (Purse::behind(delegation).place(), Place::delegation(delegation.id));
+    let kind = transfer::Kind::Hold;
+    let amount = delegation.budget;
+    post(work, &[Movement { kind, from, to, amount, task: None, channel: None, reference: None }]).await
+}
+
+/// Gives what a delegation has left back to the purse behind it. The caller has seen that none of its tasks holds anything.
+pub async fn close_delegation(work: &mut Work, delegation: &delegation::Model) -> Result<Amount> {
+    let (from, to) = (Place::delegation(delegation.id), Purse::behind(delegation).place());
+    let accounts = lock_accounts(work, [from, to]).await?;
+    let left = accounts.get(&from.id()).and_then(|account| Amount::from_micros(account.balance));
+    let amount = left.ok_or_else(|| Error::internal("a delegation is below zero"))?;
+    let kind = transfer::Kind::Release;
+    post(work, &[Movement { kind, from, to, amount, task: None, channel: None, reference: None }]).await?;
+    Ok(amount)
+}
+
 /// Gives the whole budget of a task back.
-pub async fn release_budget(work: &mut Work, budget: HoldId, payer: UserId, task: TaskId) -> Result<Amount> {
+pub async fn release_budget(work: &mut Work, budget: HoldId, payer: Purse, task: TaskId) -> Result<Amount> {
     let hold = lock_hold(work, budget).await?;
-    let (from, to, amount) = (Place::task(task), Place::user(payer), hold.amount);
+    let (from, to, amount) = (Place::task(task), payer.place(), hold.amount);
     let kind = transfer::Kind::Release;
     let movement = Movement { kind, from, to, amount, task: Some(task), channel: None, reference: None };
     let batch = post(work, &[movement]).await?;
@@ -580,7 +647,7 @@ async fn resolve(work: &Work, hold: &hold::Model, batch: BatchId, posted: Amount
 pub struct Wallet {
     /// Spendable now.
     pub available: Amount,
-    /// Set aside: for tasks that are not settled, in streaming channels, behind bids.
+    /// Set aside: for tasks that are not settled, in delegations, in streaming channels, behind bids.
     pub in_escrow: Amount,
 }
 
@@ -613,9 +680,45 @@ pub async fn wallet(db: &impl ConnectionTrait, user: UserId) -> Result<Wallet> {
         .into_tuple()
         .all(db)
         .await?;
+    let delegations: Vec<DelegationId> = delegation::Entity::find()
+        .select_only()
+        .column(delegation::Column::Id)
+        .filter(delegation::Column::RequesterId.eq(user))
+        .filter(delegation::Column::DeadlineAt.is_not_null())
+        .into_tuple()
+        .all(db)
+        .await?;
+    let delegated = delegated(db, &delegations).await?;
     let unpaid = streams.into_iter().filter_map(|(deposit, paid)| deposit.checked_sub(paid));
     let available = Amount::from_micros(balance).ok_or_else(|| Error::internal("a wallet is below zero"))?;
-    Ok(Wallet { available, in_escrow: held.into_iter().chain(unpaid).chain(bonds).sum() })
+    Ok(Wallet { available, in_escrow: held.into_iter().chain(unpaid).chain(bonds).chain(delegated).sum() })
+}
+
+/// What delegations hold, each and for the tasks that its steps buy.
+async fn delegated(db: &impl ConnectionTrait, delegations: &[DelegationId]) -> Result<Vec<Amount>> {
+    if delegations.is_empty() {
+        return Ok(Vec::new());
+    }
+    let accounts: Vec<AccountId> = delegations.iter().map(|id| Place::delegation(*id).id()).collect();
+    let balances = account::Entity::find()
+        .select_only()
+        .column(account::Column::Balance)
+        .filter(account::Column::Id.is_in(accounts.clone()))
+        .into_tuple::<i64>()
+        .all(db)
+        .await?;
+    let held = hold::Entity::find()
+        .select_only()
+        .column(hold::Column::Amount)
+        .filter(hold::Column::PayerAccountId.is_in(accounts))
+        .filter(hold::Column::Status.eq(hold::Status::Held))
+        .into_tuple::<Amount>()
+        .all(db)
+        .await?;
+    let balances = balances
+        .into_iter()
+        .map(|micros| Amount::from_micros(micros).ok_or_else(|| Error::internal("a delegation is below zero")));
+    Ok(balances.collect::<Result<Vec<_>>>()?.into_iter().chain(held).collect())
 }
 
 /// The balance of an account in micro-credits; zero where it does not exist yet.

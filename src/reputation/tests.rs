@@ -65,6 +65,11 @@ impl World {
                     review_ms: None,
                     verified: None,
                     submitted_at: None,
+                    delegation_id: None,
+                    priority: task::Priority::Normal,
+                    purpose: task::Purpose::Work,
+                    checker_id: None,
+                    charge: None,
                 };
                 for (id, kind) in [(escrow, account::Kind::EscrowTask), (wallet, account::Kind::EscrowChannel)] {
                     let row = account::Model {
@@ -122,6 +127,8 @@ impl World {
                     bond: Amount::ZERO,
                     reveal_until: None,
                     commitment_count: 0,
+                    excluded: Words::default(),
+                    online_only: false,
                 };
                 let auction_id = auction.id;
                 let row = auction.into_active_model().reset_all();
@@ -139,6 +146,7 @@ impl World {
                     rank: Some(1),
                     created_at: now,
                     bond_id: None,
+                    fuel_price: None,
                 };
                 let row = bid.into_active_model().reset_all();
                 bid::Entity::insert(row).exec_without_returning(work.tx()).await?;

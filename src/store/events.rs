@@ -29,7 +29,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use entity::{
     event::{self, Kind, Payload},
-    id::{AgentId, AuctionId, ChannelId, Id, TaskId, UserId},
+    id::{AgentId, AuctionId, ChannelId, DelegationId, Id, TaskId, UserId},
 };
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Iterable, Statement, TransactionTrait, Value};
 use tokio::sync::{Notify, broadcast};
@@ -84,6 +84,7 @@ pub struct Event {
     pub auction_id: Option<AuctionId>,
     pub task_id: Option<TaskId>,
     pub channel_id: Option<ChannelId>,
+    pub delegation_id: Option<DelegationId>,
     pub agent_id: Option<AgentId>,
     pub payer_id: Option<UserId>,
     pub owner_id: Option<UserId>,
@@ -100,6 +101,7 @@ impl Event {
             auction_id: None,
             task_id: None,
             channel_id: None,
+            delegation_id: None,
             agent_id: None,
             payer_id: None,
             owner_id: None,
@@ -121,6 +123,8 @@ pub enum Topic {
     Auction(AuctionId),
     /// One task.
     Task(TaskId),
+    /// One delegation, with the tasks that its steps buy.
+    Delegation(DelegationId),
     /// One agent.
     Agent(AgentId),
     /// Everything that names the user as payer or as the agent's owner.
@@ -136,6 +140,7 @@ impl Topic {
         [
             event.auction_id.map(Self::Auction),
             event.task_id.map(Self::Task),
+            event.delegation_id.map(Self::Delegation),
             event.agent_id.map(Self::Agent),
             event.payer_id.map(Self::User),
             owner.map(Self::User),
@@ -154,6 +159,7 @@ impl Topic {
         match self {
             Self::Auction(id) => format!("auction_id = {}", bind(id.uuid())),
             Self::Task(id) => format!("task_id = {}", bind(id.uuid())),
+            Self::Delegation(id) => format!("delegation_id = {}", bind(id.uuid())),
             Self::Agent(id) => format!("agent_id = {}", bind(id.uuid())),
             Self::User(id) => format!("(payer_id = {} OR owner_id = {})", bind(id.uuid()), bind(id.uuid())),
             Self::Market => {
@@ -302,8 +308,8 @@ impl Store {
             conditions.push(topic.condition(&mut values, backend));
         }
         let sql = format!(
-            "SELECT {place} AS place, id, kind, auction_id, task_id, channel_id, agent_id, payer_id, owner_id, actor_id, \
-             payload, occurred_at FROM events WHERE {} ORDER BY {place} LIMIT {limit}",
+            "SELECT {place} AS place, id, kind, auction_id, task_id, channel_id, delegation_id, agent_id, payer_id, owner_id, \
+             actor_id, payload, occurred_at FROM events WHERE {} ORDER BY {place} LIMIT {limit}",
             conditions.join(" AND "),
         );
         let rows = self.read().query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?;

@@ -124,6 +124,7 @@ impl Work {
                 Expr::val(event.auction_id),
                 Expr::val(event.task_id),
                 Expr::val(event.channel_id),
+                Expr::val(event.delegation_id),
                 Expr::val(event.agent_id),
                 Expr::val(event.payer_id),
                 Expr::val(event.owner_id),

@@ -33,17 +33,17 @@ mod tests;
 use std::time::Duration;
 
 use entity::{
-    account, agent, auction,
+    agent, auction,
     auction::{AwardMode, Visibility},
     bid,
     channel::CloseReason,
-    commitment,
+    commitment, delegation,
     event::{self, Payload},
     execution,
     id::{AuctionId, BidId, ChannelId, ExecutionId, HoldId, TaskId, UserId},
     money::{Amount, MAX_AMOUNT},
     reputation_event::Cause,
-    task::{self, Acceptance, Status},
+    task::{self, Acceptance, Priority, Purpose, Status},
     task_result::{self, Outcome},
     text::JsonText,
     time::Timestamp,
@@ -65,7 +65,7 @@ use crate::{
     channel::{self as channels, Opening},
     document as documents,
     error::{Error, Result},
-    ledger,
+    ledger::{self, Purse},
     reputation::{self, Evidence},
     store::{Event, Work, failpoint},
 };
@@ -109,8 +109,30 @@ pub async fn create_auction(work: &mut Work, new: NewTask, terms: AuctionTerms) 
 }
 
 async fn post(work: &mut Work, new: NewTask, terms: AuctionTerms) -> Result<(task::Model, auction::Model)> {
-    let requester = work.caller().with_scope(Scope::TasksWrite)?;
-    let task = checked(work, new)?;
+    let requester_id = work.caller().with_scope(Scope::TasksWrite)?;
+    if new.acceptance == Acceptance::Agreement {
+        return Err(Error::invalid("acceptance", "AGREEMENT is for the steps of a delegation"));
+    }
+    let task = task::Model { requester_id, ..checked(work, new)? };
+    open(work, task, terms).await
+}
+
+/// Posts a task that a step of a delegation buys, out of what the delegation holds. The caller has locked the delegation.
+pub async fn post_step(
+    work: &mut Work,
+    delegation: &delegation::Model,
+    purpose: Purpose,
+    new: NewTask,
+    terms: AuctionTerms,
+) -> Result<task::Model> {
+    let (requester_id, priority) = (delegation.requester_id, delegation.priority);
+    let delegation_id = Some(delegation.id);
+    let task = task::Model { requester_id, priority, delegation_id, purpose, ..checked(work, new)? };
+    open(work, task, terms).await.map(|(task, _)| task)
+}
+
+/// Holds the budget of a new task and opens its auction.
+async fn open(work: &mut Work, task: task::Model, terms: AuctionTerms) -> Result<(task::Model, auction::Model)> {
     terms.check(task.budget, work.terms())?;
     let least = work.terms().start_timeout;
     if terms.bid_bond.is_some() && i128::from(task.start_timeout_ms) < i128::try_from(least.as_millis()).unwrap_or(0) {
@@ -122,9 +144,9 @@ async fn post(work: &mut Work, new: NewTask, terms: AuctionTerms) -> Result<(tas
         ));
     }
 
-    let hold = ledger::hold_budget(work, requester, task.id, task.budget).await?;
+    let hold = ledger::hold_budget(work, Purse::of(&task), task.id, task.budget).await?;
     failpoint("task::held");
-    let mut task = task::Model { hold_id: hold.id, requester_id: requester, ..task };
+    let mut task = task::Model { hold_id: hold.id, ..task };
     work.record(about(&task, event::Kind::TaskPosted, Payload { amount: Some(task.budget), ..Payload::default() }));
     // The auction refers to the task, so the task is there first; its deadline is the auction's, which opens next.
     task::Entity::insert(task.clone().into_active_model().reset_all()).exec_without_returning(work.tx()).await?;
@@ -139,7 +161,7 @@ async fn post(work: &mut Work, new: NewTask, terms: AuctionTerms) -> Result<(tas
     Ok((task, auction))
 }
 
-/// The row of a task as its requester wants it, before its money is held.
+/// The row of a task as it is wanted, before it is known by whom and its money is held.
 fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
     let title = new.title.trim().to_owned();
     if title.is_empty() || title.chars().count() > 200 || title.chars().any(char::is_control) {
@@ -179,9 +201,10 @@ fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
         (Acceptance::Automatic, Some(_)) => {
             return Err(Error::invalid("reviewWindow", "is for tasks with the acceptance REVIEW"));
         }
-        (Acceptance::Review, window) => Some(window.unwrap_or(terms.review_window)),
+        (Acceptance::Review | Acceptance::Agreement, window) => Some(window.unwrap_or(terms.review_window)),
     };
-    if review.is_some_and(|window| window < terms.min_review_window || window > terms.max_review_window) {
+    let reviewed = review.filter(|_| new.acceptance == Acceptance::Review);
+    if reviewed.is_some_and(|window| window < terms.min_review_window || window > terms.max_review_window) {
         let (least, most) = (terms.min_review_window.as_secs(), terms.max_review_window.as_secs());
         return Err(Error::invalid("reviewWindow", format!("must be between {least} and {most} seconds")));
     }
@@ -216,6 +239,11 @@ fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
         review_ms: review.map(millis),
         verified: None,
         submitted_at: None,
+        delegation_id: None,
+        priority: Priority::Normal,
+        purpose: Purpose::Work,
+        checker_id: None,
+        charge: None,
     })
 }
 
@@ -364,7 +392,7 @@ async fn award_to(
 ) -> Result<(auction::Model, task::Model)> {
     let bonds = auctions::bond::lock(work, &auction).await?;
     let channel: ChannelId = work.fresh();
-    let hold = ledger::award(work, task.hold_id, task.requester_id, task.id, channel, win.price).await?;
+    let hold = ledger::award(work, task.hold_id, Purse::of(&task), task.id, channel, win.price).await?;
     auctions::bond::decided(work, &auction, bonds, Some(win.agent.id)).await?;
     let auction = auctions::close(work, auction, Closing::Awarded(win)).await?;
     let task = assign(work, task, win, channel, &hold).await?;
@@ -408,6 +436,7 @@ async fn assign(
         created_at: Set(now),
         started_at: Set(None),
         finished_at: Set(None),
+        queue_at: Set(rules::queue_at(task.priority, now)),
     };
     execution::Entity::insert(row).exec_without_returning(work.tx()).await?;
     let task = task::Model {
@@ -430,7 +459,7 @@ async fn expire_auction(
     task: task::Model,
 ) -> Result<(auction::Model, task::Model)> {
     let bonds = auctions::bond::lock(work, &auction).await?;
-    let returned = ledger::release_budget(work, task.hold_id, task.requester_id, task.id).await?;
+    let returned = ledger::release_budget(work, task.hold_id, Purse::of(&task), task.id).await?;
     auctions::bond::called_off(work, bonds).await?;
     let auction = auctions::close(work, auction, Closing::Expired).await?;
     let why = ("NO_ELIGIBLE_BID", "No eligible bid was made.");
@@ -466,7 +495,7 @@ async fn call_off(
     let task = lock(work, auction.task_id).await?;
     let turn = rules::next(&Life::of(&task, None), Step::Cancel).ok_or(TaskRefused::TaskNotOpen)?;
     let bonds = auctions::bond::lock(work, &auction).await?;
-    let returned = ledger::release_budget(work, task.hold_id, task.requester_id, task.id).await?;
+    let returned = ledger::release_budget(work, task.hold_id, Purse::of(&task), task.id).await?;
     auctions::bond::called_off(work, bonds).await?;
     let auction = auctions::close(work, auction, Closing::Cancelled).await?;
     let why = ("CANCELLED", "The requester cancelled the task.");
@@ -588,7 +617,7 @@ async fn conclude(
     let channel = task.channel_id.ok_or_else(|| Error::internal("a settled task without a channel"))?;
     let (paid, succeeded) = (turn.flow.paid, turn.life.status == Status::Completed);
     let reason = if succeeded { CloseReason::Settled } else { CloseReason::Refunded };
-    let settled = channels::settle(work, channel, agent.owner_id, paid, reason).await?;
+    let settled = channels::settle(work, channel, (Purse::of(&task), agent.owner_id), paid, reason).await?;
     failpoint("task::paid");
     let promised = match task.bid_id {
         Some(bid) => bid::Entity::find_by_id(bid).one(work.tx()).await?.and_then(|bid| bid.promised_ms),
@@ -691,7 +720,9 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
     row.finished_at = Set(Some(work.now()));
     row.update_without_returning(work.tx()).await?;
     auctions::bond::lock(work, &auction).await?;
-    let settled = channels::settle(work, channel, agent.owner_id, Amount::ZERO, CloseReason::Forfeited).await?;
+    let payer = Purse::of(&task);
+    let settled =
+        channels::settle(work, channel, (payer, agent.owner_id), Amount::ZERO, CloseReason::Forfeited).await?;
     auctions::bond::not_started(work, &task, agent.runtime == agent::Runtime::External).await?;
     if agent.runtime == agent::Runtime::External {
         // A hosted agent waits for our executor, so that it did not start is no evidence about it.
@@ -707,8 +738,7 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
         };
         reputation::record_outcome(work, evidence).await?;
     }
-    let payer = task.requester_id;
-    let balance = ledger::balance_of(work.tx(), account::Kind::User, payer.0).await?;
+    let balance = payer.balance(work.tx()).await?;
     let next = auctions::runners_up(work, &auction).await?.into_iter().find(|win| win.price.micros() <= balance);
     let auction = auctions::replace_winner(work, auction, bid, next.as_ref()).await?;
     let Some(win) = next else {
@@ -817,12 +847,18 @@ async fn save(work: &Work, task: &task::Model) -> Result<()> {
     row.finished_at = Set(task.finished_at);
     row.verified = Set(task.verified);
     row.submitted_at = Set(task.submitted_at);
+    row.charge = Set(task.charge);
     row.update_without_returning(work.tx()).await?;
     Ok(())
 }
 
 fn about(task: &task::Model, kind: event::Kind, payload: Payload) -> Event {
-    Event { task_id: Some(task.id), payer_id: Some(task.requester_id), ..Event::new(kind, payload) }
+    Event {
+        task_id: Some(task.id),
+        delegation_id: task.delegation_id,
+        payer_id: Some(task.requester_id),
+        ..Event::new(kind, payload)
+    }
 }
 
 /// An event about the work that an agent does on a task.

@@ -8,7 +8,7 @@ use entity::{
     dispute, evidence,
     money::Amount,
     reputation_event::Cause,
-    task::{self, Acceptance, Status},
+    task::{self, Acceptance, Priority, Status},
     time::Timestamp,
 };
 use url::Url;
@@ -110,6 +110,8 @@ pub enum Step {
     Rule(Amount),
     /// The deadline is over and nobody did what was waited for.
     Expire,
+    /// Enough other agents gave another result.
+    Disagree,
     /// The requester does not want it any more.
     Cancel,
 }
@@ -144,13 +146,25 @@ pub fn next(life: &Life, step: Step) -> Option<Turn> {
             Step::Award(price) => award(life, price),
             Step::Expire => Some(give_back(life, Status::Expired, life.budget)),
             Step::Cancel => Some(give_back(life, Status::Cancelled, life.budget)),
-            Step::Start | Step::Submit(_) | Step::Fail(_) | Step::Accept | Step::Dispute | Step::Rule(_) => None,
+            Step::Start
+            | Step::Submit(_)
+            | Step::Fail(_)
+            | Step::Accept
+            | Step::Disagree
+            | Step::Dispute
+            | Step::Rule(_) => None,
         },
         Status::Awarded => match step {
             Step::Award(price) => take_over(life, price),
             Step::Start => Some(quiet(Life { status: Status::Running, ..*life })),
             Step::Expire => Some(give_back(life, Status::Expired, life.price?)),
-            Step::Submit(_) | Step::Fail(_) | Step::Accept | Step::Dispute | Step::Rule(_) | Step::Cancel => None,
+            Step::Submit(_)
+            | Step::Fail(_)
+            | Step::Accept
+            | Step::Disagree
+            | Step::Dispute
+            | Step::Rule(_)
+            | Step::Cancel => None,
         },
         Status::Running => match step {
             Step::Start => Some(quiet(*life)),
@@ -158,20 +172,41 @@ pub fn next(life: &Life, step: Step) -> Option<Turn> {
                 let life = Life { verified: Some(verified), ..*life };
                 match life.acceptance {
                     Acceptance::Automatic => by_verdict(&life),
-                    Acceptance::Review => Some(quiet(Life { status: Status::Submitted, ..life })),
+                    Acceptance::Agreement if !verified => by_verdict(&life),
+                    Acceptance::Review | Acceptance::Agreement => {
+                        Some(quiet(Life { status: Status::Submitted, ..life }))
+                    }
                 }
             }
             Step::Fail(of_agent) => share_out(life, Amount::ZERO, of_agent.then_some(Cause::Failure)),
-            Step::Award(_) | Step::Accept | Step::Dispute | Step::Rule(_) | Step::Expire | Step::Cancel => None,
+            Step::Award(_)
+            | Step::Accept
+            | Step::Disagree
+            | Step::Dispute
+            | Step::Rule(_)
+            | Step::Expire
+            | Step::Cancel => None,
         },
         Status::Submitted => match step {
             Step::Accept => share_out(life, life.price?, Some(Cause::Success)),
-            Step::Dispute => {
+            Step::Disagree if life.acceptance == Acceptance::Agreement => {
+                share_out(life, Amount::ZERO, Some(Cause::Failure))
+            }
+            Step::Dispute if life.acceptance == Acceptance::Review => {
                 let dispute = Some(dispute::Status::Evidence);
                 Some(quiet(Life { status: Status::Disputed, dispute, ..*life }))
             }
+            // Nobody knows who was right.
+            Step::Expire if life.acceptance == Acceptance::Agreement => share_out(life, Amount::ZERO, None),
             Step::Expire => by_verdict(life),
-            Step::Award(_) | Step::Start | Step::Submit(_) | Step::Fail(_) | Step::Rule(_) | Step::Cancel => None,
+            Step::Disagree
+            | Step::Dispute
+            | Step::Award(_)
+            | Step::Start
+            | Step::Submit(_)
+            | Step::Fail(_)
+            | Step::Rule(_)
+            | Step::Cancel => None,
         },
         Status::Disputed => match (step, life.dispute?) {
             (Step::Rule(share), dispute::Status::Evidence | dispute::Status::Ruling) => {
@@ -192,6 +227,7 @@ pub fn next(life: &Life, step: Step) -> Option<Turn> {
                 | Step::Submit(_)
                 | Step::Fail(_)
                 | Step::Accept
+                | Step::Disagree
                 | Step::Dispute
                 | Step::Cancel,
                 _,
@@ -246,7 +282,7 @@ fn share_out(life: &Life, share: Amount, evidence: Option<Cause>) -> Option<Turn
 
 /// Whether a result still waits for the payer's word.
 pub fn may_review(task: &task::Model, now: Timestamp) -> Result<(), ReviewRefused> {
-    if task.status != Status::Submitted {
+    if task.status != Status::Submitted || task.acceptance != Acceptance::Review {
         return Err(ReviewRefused::TaskNotSubmitted);
     }
     if is_due(task, now) { Err(ReviewRefused::ReviewOver) } else { Ok(()) }
@@ -390,6 +426,20 @@ pub fn is_over(status: Status) -> bool {
     }
 }
 
+/// How far ahead of other work that waits work in a hurry goes, and how far behind other work the least urgent. What has waited
+/// longer than that goes first all the same.
+const HEAD_START: Duration = Duration::from_mins(1);
+
+/// The place of work that may be claimed from `at` on among what waits.
+#[must_use]
+pub fn queue_at(priority: Priority, at: Timestamp) -> Timestamp {
+    match priority {
+        Priority::Low => at.after(HEAD_START),
+        Priority::Normal => at,
+        Priority::High => at.before(HEAD_START),
+    }
+}
+
 /// The pause before try number `attempt + 1`, before jitter: `base · 2^(attempt−1)`, a minute at most.
 #[must_use]
 pub fn backoff(base: Duration, attempt: i32) -> Duration {
@@ -412,10 +462,11 @@ pub fn review_limit(task: &task::Model, evidence: Duration, ruling: Duration) ->
     match task.acceptance {
         Acceptance::Automatic => Duration::ZERO,
         Acceptance::Review => review_window(task).saturating_add(evidence).saturating_add(ruling),
+        Acceptance::Agreement => review_window(task),
     }
 }
 
-/// How long the payer may look at a result.
+/// How long the payer may look at a result, or a result waits for those of the other agents that do the same.
 #[must_use]
 pub fn review_window(task: &task::Model) -> Duration {
     Duration::from_millis(task.review_ms.and_then(|millis| u64::try_from(millis).ok()).unwrap_or(0))
@@ -431,7 +482,7 @@ mod tests {
     }
 
     fn steps() -> Vec<Step> {
-        let mut steps = vec![Step::Start, Step::Accept, Step::Dispute, Step::Expire, Step::Cancel];
+        let mut steps = vec![Step::Start, Step::Accept, Step::Disagree, Step::Dispute, Step::Expire, Step::Cancel];
         steps.extend([true, false].into_iter().flat_map(|yes| [Step::Submit(yes), Step::Fail(yes)]));
         steps.extend((0..5).flat_map(|amount| [Step::Award(credits(amount)), Step::Rule(credits(amount))]));
         steps

@@ -143,6 +143,7 @@ impl World {
                 created_at: Set(work.now()),
                 updated_at: Set(work.now()),
                 public_key: Set(None),
+                ..Default::default()
             };
             Ok(agent.insert(work.tx()).await?.id)
         };

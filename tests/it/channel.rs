@@ -120,7 +120,10 @@ impl Stage {
                 account::Kind::EscrowChannel => 1,
                 account::Kind::Agent => 2,
                 account::Kind::Fees => 3,
-                account::Kind::External | account::Kind::EscrowTask | account::Kind::Bond => continue,
+                account::Kind::External
+                | account::Kind::EscrowTask
+                | account::Kind::EscrowDelegation
+                | account::Kind::Bond => continue,
             };
             funds[place] += account.balance;
         }

@@ -149,10 +149,7 @@ impl History {
             closes_in: timed.then(|| Duration::from_secs(self.dice.random_range(1..120))),
             close_after_bids: self.maybe().then(|| self.dice.random_range(1..5)),
             soft_close: (open && timed && self.maybe()).then_some(Duration::from_secs(5)),
-            max_price: None,
-            reserve_price: None,
-            reveal_window: None,
-            bid_bond: None,
+            ..Terms::default()
         }
     }
 

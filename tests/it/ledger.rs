@@ -23,7 +23,7 @@ use zerostate::{
     caller::{Caller, Identity},
     error::Error,
     ledger::{
-        self, BondMove, Deposit, Place, Reach, Stream,
+        self, BondMove, Deposit, Place, Purse, Reach, Stream,
         journal::{References, Signer},
     },
     reputation,
@@ -297,8 +297,10 @@ async fn nothing_moves_credits_while_the_books_are_broken() {
     // No verb gets past it either, whoever calls it.
     let (payer, task) = (ada.id().parse::<UserId>().unwrap(), TaskId(uuid::Uuid::from_u128(1)));
     let amount = Amount::from_micros(1).unwrap();
-    let held =
-        world.app.store().write(Caller::System, async |work| ledger::hold_budget(work, payer, task, amount).await);
+    let held = world
+        .app
+        .store()
+        .write(Caller::System, async |work| ledger::hold_budget(work, Purse::User(payer), task, amount).await);
     assert!(matches!(held.await, Err(Error::BooksBroken)));
     assert_eq!(world.rows("transfers").await, before);
     assert_eq!(world.app.seal(true).await.unwrap(), 0, "nothing is signed");
@@ -650,7 +652,7 @@ impl Model {
             Step::Hold { user: from, amount } => {
                 let task = TaskId(self.fresh());
                 let expected = self.moves(&[(user(self, *from), Place::task(task), *amount)]);
-                match ledger::hold_budget(work, self.users[*from], task, amount_of(*amount)).await {
+                match ledger::hold_budget(work, Purse::User(self.users[*from]), task, amount_of(*amount)).await {
                     Ok(row) => {
                         let (hold, channel) = (row.id, ChannelId(self.fresh()));
                         self.budgets.push(Lot {
@@ -676,7 +678,8 @@ impl Model {
                         (Place::task(lot.task), user(self, lot.user), lot.amount - price),
                     ]);
                 let payer = self.users[lot.user];
-                match ledger::award(work, lot.hold, payer, lot.task, lot.channel, amount_of(*price)).await {
+                match ledger::award(work, lot.hold, Purse::User(payer), lot.task, lot.channel, amount_of(*price)).await
+                {
                     Ok(row) => {
                         self.budgets[*hold].live = false;
                         self.deposits.push(Lot { hold: row.id, amount: *price, ..lot });
@@ -688,7 +691,7 @@ impl Model {
             Step::Release { hold } => {
                 let Some(lot) = self.budgets.get(*hold).cloned() else { return (true, Ok(())) };
                 let expected = lot.live && self.moves(&[(Place::task(lot.task), user(self, lot.user), lot.amount)]);
-                let done = ledger::release_budget(work, lot.hold, self.users[lot.user], lot.task).await;
+                let done = ledger::release_budget(work, lot.hold, Purse::User(self.users[lot.user]), lot.task).await;
                 self.budgets[*hold].live = false;
                 (expected, done.map(|_| ()))
             }
@@ -704,7 +707,8 @@ impl Model {
                         (from, user(self, lot.user), lot.amount - amount),
                     ]);
                 let payer = self.users[lot.user];
-                let of = Deposit { hold: lot.hold, payer, agent, task: lot.task, channel: lot.channel };
+                let of =
+                    Deposit { hold: lot.hold, payer: Purse::User(payer), agent, task: lot.task, channel: lot.channel };
                 let done = ledger::settle(work, of, amount_of(*amount)).await;
                 if done.is_ok() {
                     self.deposits[*deposit].live = false;

@@ -63,6 +63,10 @@ async fn every_entity_fits(db: &DatabaseConnection) {
     select_all::<bond::Entity>(db).await;
     select_all::<commitment::Entity>(db).await;
     select_all::<document::Entity>(db).await;
+    select_all::<delegation::Entity>(db).await;
+    select_all::<delegation_step::Entity>(db).await;
+    select_all::<delegation_task::Entity>(db).await;
+    select_all::<delivery::Entity>(db).await;
     select_all::<event::Entity>(db).await;
     select_all::<idempotency::Entity>(db).await;
 }

@@ -87,6 +87,7 @@ impl Run {
             created_at: at,
             started_at: None,
             finished_at: None,
+            queue_at: at,
         }
     }
 }
