@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use entity::money::Amount;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use serde_json::Value;
 
@@ -97,7 +98,7 @@ impl Oracle {
     }
 
     /// Nothing is there that nobody asked for, and every wallet holds what was answered: what came in, less what went out, less
-    /// what its tasks paid.
+    /// what its tasks and streams paid.
     pub async fn the_money_adds_up(&self, workload: &Workload, intents: &[Intent]) {
         let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
         let mut moved: BTreeMap<&str, i64> = BTreeMap::new();
@@ -107,9 +108,9 @@ impl Oracle {
             }
             if intent.operation.moves != 0 {
                 let input = &intent.variables["input"];
-                let credits: i64 = input["amount"].as_str().unwrap().parse().unwrap();
-                *moved.entry(input["userId"].as_str().unwrap()).or_default() +=
-                    credits * 1_000_000 * intent.operation.moves;
+                let amount: Amount = input["amount"].as_str().unwrap().parse().unwrap();
+                let user = input["userId"].as_str().unwrap_or_else(|| workload.id_of(intent.by));
+                *moved.entry(user).or_default() += amount.micros() * intent.operation.moves;
             }
         }
         for (question, expected) in totals {
@@ -128,8 +129,17 @@ impl Oracle {
                      WHERE accounts.kind = 'USER' AND users.email = '{email}'"
                 ))
                 .await;
-            let expected = beginning + moved.get(id).unwrap_or(&0) - paid;
-            assert_eq!(balance, expected, "the wallet of {email}, whose tasks paid {paid}");
+            let streamed = self
+                .number(&format!(
+                    "SELECT CAST(COALESCE(SUM(channels.paid), 0) AS BIGINT) AS n FROM channels \
+                     JOIN users ON users.id = channels.payer_id WHERE channels.purpose = 'STREAM' AND users.email = '{email}'"
+                ))
+                .await;
+            let expected = beginning + moved.get(id).unwrap_or(&0) - paid - streamed;
+            assert_eq!(
+                balance, expected,
+                "the wallet of {email}, whose tasks paid {paid} and whose streams {streamed}"
+            );
         }
     }
 }

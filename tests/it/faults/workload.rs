@@ -56,7 +56,7 @@ pub struct Operation {
     pub count: &'static str,
     /// Counts the effects of all intents of this and every other operation with the same question.
     pub total: Option<&'static str>,
-    /// What the operation adds to the wallet of the user that its input names, in the sign of its amount.
+    /// The sign of what the operation adds to the wallet of the user that its input names, or of its client.
     pub moves: i64,
 }
 
@@ -167,8 +167,8 @@ pub const OPERATIONS: &[Operation] = &[
             let auction = board.recent(&mut player.dice)?;
             // Hosted agents ask for two credits exactly, so a price is the mark of its bid.
             let micros = if player.dice.random() { 1_000_001 + number } else { 2_000_001 + number };
-            let price = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-            Some((json!({ "auctionId": auction, "agentId": player.agent, "price": price }), micros.to_string()))
+            let input = json!({ "auctionId": auction, "agentId": player.agent, "price": credits(micros) });
+            Some((input, micros.to_string()))
         },
         learn: |player, _, intent, payload| player.bids.push((text(&payload["bid"]["id"]), intent.mark.clone())),
         count: "SELECT COUNT(*) AS n FROM bids WHERE price = {mark}",
@@ -255,7 +255,94 @@ pub const OPERATIONS: &[Operation] = &[
         total: Some("SELECT COUNT(*) AS n FROM api_keys"),
         moves: 0,
     },
+    Operation {
+        field: "openChannel",
+        document: "mutation($input: OpenChannelInput!) { openChannel(input: $input) {
+            channel { id deposit } userErrors { code } } }",
+        weight: [0, 2],
+        make: |_, board, number| {
+            let agent = board.agents[usize::try_from(number).unwrap() % board.agents.len()].clone();
+            let micros = 5_000_000 + number;
+            let input = json!({
+                "agentId": agent, "deposit": credits(micros), "expiresAt": board.expiry, "settleDelay": "PT15M",
+            });
+            Some((input, micros.to_string()))
+        },
+        learn: |player, board, intent, payload| {
+            let channel = text(&payload["channel"]["id"]);
+            player.channels.push(channel.clone());
+            let agent = text(&intent.variables["input"]["agentId"]);
+            board.channels.lock().unwrap().push(Stream { channel, agent, mark: intent.mark.clone() });
+        },
+        count: "SELECT COUNT(*) AS n FROM channel_changes WHERE kind = 'OPENED' AND deposit = {mark}",
+        total: Some("SELECT COUNT(*) AS n FROM channel_changes WHERE kind = 'OPENED'"),
+        moves: 0,
+    },
+    Operation {
+        field: "topUpChannel",
+        document: "mutation($input: TopUpChannelInput!) { topUpChannel(input: $input) {
+            change { nonce amount deposit } userErrors { code } } }",
+        weight: [0, 1],
+        make: |player, _, number| {
+            let channel = player.channels.last()?;
+            Some((json!({ "channelId": channel, "amount": credits(1 + number) }), (1 + number).to_string()))
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM channel_changes WHERE kind = 'TOPPED_UP' AND amount = {mark}",
+        total: Some("SELECT COUNT(*) AS n FROM channel_changes WHERE kind = 'TOPPED_UP'"),
+        moves: 0,
+    },
+    Operation {
+        field: "deductFromChannel",
+        document: "mutation($input: DeductFromChannelInput!) { deductFromChannel(input: $input) {
+            change { nonce amount paid } userErrors { code } } }",
+        weight: [0, 6],
+        make: |player, _, number| {
+            let channel = player.channels.last()?;
+            Some((json!({ "channelId": channel, "amount": credits(1 + number) }), (1 + number).to_string()))
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM channel_changes WHERE kind = 'DEDUCTED' AND amount = {mark}",
+        total: Some("SELECT COUNT(*) AS n FROM channel_changes WHERE kind = 'DEDUCTED'"),
+        moves: 0,
+    },
+    Operation {
+        field: "settleChannel",
+        document: SETTLE,
+        weight: [0, 1],
+        make: |player, board, _| {
+            let stream = board.take_stream(&player.agent, 4)?;
+            Some((json!({ "channelId": stream.channel }), stream.mark))
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM channel_changes WHERE kind = 'CLOSED' AND channel_id IN \
+                (SELECT channel_id FROM channel_changes WHERE kind = 'OPENED' AND deposit = {mark})",
+        total: None,
+        moves: 0,
+    },
+    Operation {
+        field: "withdrawEarnings",
+        document: "mutation($input: WithdrawEarningsInput!) { withdrawEarnings(input: $input) {
+            transfer { id amount } userErrors { code } } }",
+        weight: [0, 1],
+        make: |player, _, number| {
+            let input = json!({ "agentId": player.agent, "amount": credits(1 + number) });
+            Some((input, (1 + number).to_string()))
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM transfers WHERE kind = 'WITHDRAWAL' AND amount = {mark}",
+        total: Some("SELECT COUNT(*) AS n FROM transfers WHERE kind = 'WITHDRAWAL'"),
+        moves: 1,
+    },
 ];
+
+const SETTLE: &str = "mutation($input: SettleChannelInput!) { settleChannel(input: $input) {
+    change { nonce kind paid } userErrors { code } } }";
+
+/// An amount as clients write it.
+fn credits(micros: u64) -> String {
+    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("a text: {value}")).to_owned()
@@ -284,11 +371,23 @@ impl Intent {
     }
 }
 
+/// A streaming channel and the agent that it pays.
+struct Stream {
+    channel: String,
+    agent: String,
+    /// The mark of its opening.
+    mark: String,
+}
+
 /// What all clients see.
 #[derive(Default)]
 pub struct Board {
     auctions: Mutex<Vec<String>>,
+    channels: Mutex<Vec<Stream>>,
     users: Vec<String>,
+    agents: Vec<String>,
+    /// When every streaming channel ends.
+    expiry: String,
     numbers: AtomicU64,
     pub tries: AtomicU64,
     pub failures: Arc<AtomicU64>,
@@ -297,6 +396,13 @@ pub struct Board {
 impl Board {
     fn somebody(&self, number: u64) -> String {
         self.users[usize::try_from(number).unwrap() % self.users.len()].clone()
+    }
+
+    /// A streaming channel that pays an agent, once; while there are more than `spare` of all agents.
+    fn take_stream(&self, agent: &str, spare: usize) -> Option<Stream> {
+        let mut channels = self.channels.lock().unwrap();
+        let found = channels.iter().position(|stream| stream.agent == agent).filter(|_| channels.len() > spare);
+        found.map(|at| channels.remove(at))
     }
 
     /// One of the newest auctions.
@@ -319,6 +425,7 @@ pub struct Player {
     manual: Vec<(String, String)>,
     leftover: Vec<String>,
     bids: Vec<(String, String)>,
+    channels: Vec<String>,
 }
 
 /// How a client behaves towards a service that fails.
@@ -457,6 +564,12 @@ impl Player {
             self.until_answered(board, cancel, &json!({ "input": input })).await;
         }
         self.manual.clear();
+        self.channels.clear();
+        let settle = OPERATIONS.iter().find(|operation| operation.field == "settleChannel").unwrap();
+        while let Some(stream) = board.take_stream(&self.agent, 0) {
+            let input = json!({ "channelId": stream.channel, "idempotencyKey": format!("clear-{}", stream.channel) });
+            self.until_answered(board, settle, &json!({ "input": input })).await;
+        }
     }
 }
 
@@ -473,7 +586,9 @@ impl Workload {
         let input = json!({ "email": ADMIN, "password": PASSWORD });
         let answer = nobody.done("login", &login, json!({ "input": input })).await;
         let admin = nobody.clone().signed_in(ADMIN, &answer["tokens"]);
-        let mut board = Board::default();
+        let until = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap() + Duration::from_hours(24);
+        let expiry = chrono::DateTime::from_timestamp(i64::try_from(until.as_secs()).unwrap(), 0).unwrap();
+        let mut board = Board { expiry: expiry.to_rfc3339(), ..Board::default() };
         let mut players = vec![player(0, ADMIN.to_owned(), admin.clone(), String::new(), seed)];
         let register = format!("mutation($input: RegisterUserInput!) {{ registerUser(input: $input) {{ {TOKENS} }} }}");
         for number in 1..=CLIENTS {
@@ -492,6 +607,7 @@ impl Workload {
             });
             admin.done("issueCredits", OPERATIONS[0].document, json!({ "input": input })).await;
             board.users.push(client.id().to_owned());
+            board.agents.push(agent.clone());
             players.push(player(number, email, client, agent, seed));
         }
         Self { board, players }
@@ -531,6 +647,11 @@ impl Workload {
         self.players.iter().skip(1).map(|player| (player.email.as_str(), player.client.id(), BEGINNING))
     }
 
+    /// The user that a client is.
+    pub fn id_of(&self, client: usize) -> &str {
+        self.players[client].client.id()
+    }
+
     /// The set-up's part of each total.
     pub fn total_before(total: &str) -> u64 {
         if total.contains("'ISSUE'") { u64::try_from(CLIENTS - 1).unwrap() } else { 0 }
@@ -561,6 +682,7 @@ fn player(number: usize, email: String, client: Client, agent: String, seed: u64
         manual: Vec::new(),
         leftover: Vec::new(),
         bids: Vec::new(),
+        channels: Vec::new(),
     }
 }
 
