@@ -182,6 +182,10 @@ pub struct Limits {
     pub introspection: u64,
     /// The static cost of a query, where a list costs its `first` times its content.
     pub complexity: usize,
+    /// Points that one caller may spend at once, and how many come back in a second; `transport::cost` says what costs how many.
+    /// Nobody is limited when nothing comes back.
+    pub points: u64,
+    pub points_per_second: u64,
     /// Bytes of text of the documents that are kept parsed, and that clients may name by their hash.
     pub document_cache_bytes: u64,
     /// How long one query or mutation may run.
@@ -236,6 +240,8 @@ impl Default for Limits {
             root_fields: 30,
             introspection: 300_000,
             complexity: 20_000,
+            points: 200_000,
+            points_per_second: 10_000,
             document_cache_bytes: 2 * 1024 * 1024,
             execution: Duration::from_secs(30),
             response_bytes: 16 * 1024 * 1024,

@@ -153,6 +153,8 @@ limits! {
     root_fields: count(1..=10_000) = "ZEROSTATE_ROOT_FIELDS", "root-fields", "Fields at the root of an operation";
     introspection: count(100_000..=100_000_000) = "ZEROSTATE_INTROSPECTION", "introspection", "Values that a query for the schema itself may come to, roughly counted";
     complexity: count(100..=10_000_000) = "ZEROSTATE_COMPLEXITY", "complexity", "The cost of a query, where a list costs its length times its content";
+    points: count(1_000..=1_000_000_000) = "ZEROSTATE_POINTS", "points", "Points of cost that one user, or one address without a user, may spend at once";
+    points_per_second: count(0..=1_000_000_000) = "ZEROSTATE_POINTS_PER_SECOND", "points-per-second", "Points that come back in a second; nobody is limited when it is 0";
     document_cache_bytes: bytes(0..=1_073_741_824) = "ZEROSTATE_DOCUMENT_CACHE", "document-cache", "Bytes of text of the documents that are kept parsed and may be named by their hash";
     execution: seconds(1..=3_600) = "ZEROSTATE_EXECUTION_TIMEOUT", "execution-timeout", "How long a query or a mutation may run";
     response_bytes: bytes(1_024..=1_073_741_824) = "ZEROSTATE_RESPONSE_BYTES", "response-bytes", "Bytes of one answer";

@@ -40,6 +40,19 @@ impl Replays {
     }
 }
 
+/// What the caller may still spend, as of the beginning of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Points that it may spend at once.
+    pub limit: u64,
+    /// Points that are left, those of this request taken off.
+    pub remaining: u64,
+    /// What this request was reckoned to cost at most.
+    pub reckoned: u64,
+    /// When all of them are there again.
+    pub reset_at: Timestamp,
+}
+
 /// One request: the transport puts it into the request's data.
 pub struct Session {
     app: App,
@@ -47,6 +60,7 @@ pub struct Session {
     request_id: String,
     loaders: Loaders,
     replays: Replays,
+    budget: Option<Budget>,
 }
 
 impl Session {
@@ -54,7 +68,13 @@ impl Session {
     #[must_use]
     pub fn new(app: App, caller: Caller, request_id: String) -> Self {
         let loaders = Loaders::new(app.store().clone());
-        Self { app, caller, request_id, loaders, replays: Replays::default() }
+        Self { app, caller, request_id, loaders, replays: Replays::default(), budget: None }
+    }
+
+    /// The same request of a caller whose spending is limited.
+    #[must_use]
+    pub fn with_budget(self, budget: Option<Budget>) -> Self {
+        Self { budget, ..self }
     }
 
     /// Where it will say which of its fields were answered before.
@@ -86,6 +106,11 @@ pub(super) trait Ask {
 
     fn request_id(&self) -> &str {
         &self.session().request_id
+    }
+
+    /// What the caller may still spend; nothing where nobody is limited.
+    fn budget(&self) -> Option<Budget> {
+        self.session().budget
     }
 
     fn now(&self) -> Timestamp {

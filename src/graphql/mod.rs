@@ -28,7 +28,7 @@ mod wallet;
 
 use async_graphql::{MergedObject, MergedSubscription, SDLExportOptions, SchemaBuilder};
 
-pub use context::{Replays, Session};
+pub use context::{Budget, Replays, Session};
 
 use crate::app::App;
 

@@ -19,7 +19,7 @@ use super::{
     agent::{Agent, AgentModule},
     auction::{Auction, Bid},
     channel::{Channel, Equivocation},
-    context::{Ask, maybe, parse_id},
+    context::{Ask, Budget, maybe, parse_id},
     dispute::{Dispute, Evidence},
     document::SignedDocument,
     error::Answer,
@@ -286,6 +286,31 @@ fn number(numbers: &HashMap<String, i64>, name: &str) -> i64 {
     numbers.get(name).copied().unwrap_or(0)
 }
 
+/// What the caller's requests may still cost, in points.
+#[derive(SimpleObject)]
+pub(super) struct RateLimit {
+    /// Points that can be spent at once.
+    limit: BigInt,
+    /// Points that are left, those of this request taken off. What it did not need is put back when it is answered.
+    remaining: BigInt,
+    /// What this request was reckoned to cost at most.
+    reckoned: BigInt,
+    /// When all points are there again if nothing is spent until then.
+    reset_at: DateTime,
+}
+
+impl From<Budget> for RateLimit {
+    fn from(budget: Budget) -> Self {
+        let points = |points: u64| BigInt(i64::try_from(points).unwrap_or(i64::MAX));
+        Self {
+            limit: points(budget.limit),
+            remaining: points(budget.remaining),
+            reckoned: points(budget.reckoned),
+            reset_at: DateTime(budget.reset_at),
+        }
+    }
+}
+
 fn service_info(ctx: &Context<'_>) -> Result<ServiceInfo> {
     let (terms, instance) = (ctx.store().terms(), ctx.store().instance()?);
     Ok(ServiceInfo {
@@ -404,6 +429,11 @@ impl SystemQuery {
     /// What the service is and what it takes.
     async fn service_info(&self, ctx: &Context<'_>) -> Option<Answer<ServiceInfo>> {
         maybe(ctx, async { service_info(ctx).map(Some) }).await
+    }
+
+    /// What requests of yours may still cost; null where nobody is limited.
+    async fn rate_limit(&self, ctx: &Context<'_>) -> Option<RateLimit> {
+        ctx.budget().map(RateLimit::from)
     }
 
     /// Where the credits are and whether anything is stuck.

@@ -14,6 +14,8 @@
 mod answer;
 mod assets;
 mod auth;
+mod budget;
+mod cost;
 mod document;
 pub mod guard;
 mod http;
@@ -58,6 +60,7 @@ use crate::{
     graphql::{self, Schema},
 };
 use answer::{Fault, code};
+use budget::Budgets;
 use document::Documents;
 use places::{Holder, Place, Places};
 use probe::Readiness;
@@ -68,6 +71,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 64;
 /// The header by which a client says how far it has come in an event stream.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// What a caller may still spend, and how a bucket works, as the draft of rate limit headers has them.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// How long a browser may remember that an origin is allowed.
 const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 
@@ -80,6 +86,8 @@ struct Edge {
     readiness: Readiness,
     /// Queries and mutations that run, by caller.
     requests: Places,
+    /// What callers may spend.
+    budgets: Budgets,
     /// Room for sockets and event streams.
     room: Arc<Semaphore>,
     /// Sockets and event streams, by user.
@@ -147,6 +155,7 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
         documents: Documents::open(config)?,
         readiness: Readiness::default(),
         requests: Places::default(),
+        budgets: Budgets::new(config.limits.points, config.limits.points_per_second),
         room: Arc::new(Semaphore::new(config.limits.sockets.min(Semaphore::MAX_PERMITS))),
         streams: Places::default(),
         networks: Places::default(),
@@ -200,7 +209,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::PUT])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, LAST_EVENT_ID, REQUEST_ID])
-        .expose_headers([REQUEST_ID, RETRY_AFTER])
+        .expose_headers([REQUEST_ID, RETRY_AFTER, RATE_LIMIT, RATE_LIMIT_POLICY])
         .max_age(CORS_MAX_AGE);
     Some(layer)
 }

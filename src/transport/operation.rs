@@ -8,21 +8,23 @@ use async_graphql::{
     Extensions, Positioned, Request, Response, ServerError, Variables,
     parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
 };
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Edge, Origin,
+    Edge, Origin, RATE_LIMIT, RATE_LIMIT_POLICY,
     answer::{Fault, code, complete},
+    budget::{Standing, Taken},
+    cost,
     document::{Documents, Wanted},
     places::Holder,
 };
 use crate::{
     app::App,
     caller::Caller,
-    graphql::{Replays, Session},
+    graphql::{Budget, Replays, Session},
     metrics::{self, RequestOutcome},
 };
 
@@ -33,6 +35,13 @@ pub(super) struct Parameters {
     document: Wanted,
     operation_name: Option<String>,
     variables: Variables,
+    /// Whether the client wants to be told what the operation cost.
+    tell_cost: bool,
+}
+
+/// Whether the extensions of a request ask for its cost: `{"cost": true}`.
+fn asks_for_cost(value: Option<&Value>) -> bool {
+    value == Some(&Value::Bool(true))
 }
 
 /// The parameters as they are written.
@@ -51,10 +60,12 @@ impl TryFrom<Written> for Parameters {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let persisted = written.extensions.and_then(|mut extensions| extensions.remove("persistedQuery"));
+        let mut extensions = written.extensions.unwrap_or_default();
+        let tell_cost = asks_for_cost(extensions.get("cost"));
+        let persisted = extensions.remove("persistedQuery");
         let document = Wanted::new(written.query.unwrap_or_default(), written.document_id, persisted)
             .map_err(|fault| fault.message)?;
-        Ok(Self { document, operation_name: written.operation_name, variables: written.variables })
+        Ok(Self { document, operation_name: written.operation_name, variables: written.variables, tell_cost })
     }
 }
 
@@ -69,7 +80,8 @@ impl Parameters {
     ) -> Result<Self, Fault> {
         let persisted = extensions.get("persistedQuery").cloned().map(async_graphql::Value::into_json);
         let persisted = persisted.transpose().map_err(|_| Fault::misshapen("`extensions` must be a JSON object."))?;
-        Ok(Self { document: Wanted::new(query, document_id, persisted)?, operation_name, variables })
+        let tell_cost = extensions.get("cost") == Some(&async_graphql::Value::Boolean(true));
+        Ok(Self { document: Wanted::new(query, document_id, persisted)?, operation_name, variables, tell_cost })
     }
 }
 
@@ -86,6 +98,9 @@ pub(super) struct Operation {
     name: Option<String>,
     document: ExecutableDocument,
     variables: Variables,
+    /// What it costs at most, as far as can be told before it runs.
+    points: u64,
+    tell_cost: bool,
 }
 
 impl Operation {
@@ -96,7 +111,9 @@ impl Operation {
         let operation = select(&document, name.as_deref())?;
         require_variables(&operation.node, &parameters.variables)?;
         let kind = operation.node.ty;
-        Ok(Self { kind, name, document: ExecutableDocument::clone(&document), variables: parameters.variables })
+        let points = cost::reckoned(&document, &operation.node, &parameters.variables);
+        let Parameters { variables, tell_cost, .. } = parameters;
+        Ok(Self { kind, name, document: ExecutableDocument::clone(&document), variables, points, tell_cost })
     }
 
     /// The operation itself with the variables, to be changed.
@@ -110,11 +127,11 @@ impl Operation {
     }
 
     /// As the executor takes it, with the place where it will say which fields were answered before.
-    fn into_request(self, edge: &Edge, caller: Caller, request_id: &str) -> (Request, Replays) {
+    fn into_request(self, edge: &Edge, caller: Caller, request_id: &str, budget: Option<Budget>) -> (Request, Replays) {
         let mut request = Request::new(String::new()).variables(self.variables);
         request.operation_name = self.name;
         request.set_parsed_query(self.document);
-        let session = Session::new(edge.app.clone(), caller, request_id.to_owned());
+        let session = Session::new(edge.app.clone(), caller, request_id.to_owned()).with_budget(budget);
         let replays = session.replays();
         (request.data(session), replays)
     }
@@ -175,8 +192,11 @@ impl Edge {
             return Err(Fault::crowded(message));
         };
         let (kind, name, actor) = (operation.kind, operation.name.clone(), caller.user_id());
+        let (points, tell_cost) = (operation.points, operation.tell_cost);
+        let taken = self.charge(Holder::of(&caller, origin), points)?;
+        let budget = taken.as_ref().map(|taken| self.budget(taken, points));
         let limit = self.app.config().limits.execution;
-        let (request, replays) = operation.into_request(self, caller, request_id);
+        let (request, replays) = operation.into_request(self, caller, request_id, budget);
         let schema = self.schema.clone();
         let work = bounded(limit, async move {
             let response = schema.execute(request).await;
@@ -208,6 +228,17 @@ impl Edge {
         let outcome = outcome.map(|mut response| {
             complete(&mut response, request_id);
             tell_replays(&mut response, &replays);
+            let actual = cost::actual(kind, &response.data, points);
+            let standing = taken.map(|taken| {
+                taken.spend(actual);
+                taken.standing(Instant::now())
+            });
+            if let Some(standing) = &standing {
+                tell_limits(&mut response, standing);
+            }
+            if tell_cost {
+                response.extensions.insert("cost".to_owned(), told_cost(points, actual, standing));
+            }
             response
         });
         let went = match &outcome {
@@ -218,6 +249,44 @@ impl Edge {
         self.app.metrics().request(kind_label(kind), went, Some(started.elapsed()));
         outcome
     }
+}
+
+impl Edge {
+    /// Takes the points of an operation out of what its caller may spend.
+    fn charge(&self, holder: Option<Holder>, points: u64) -> Result<Option<Taken>, Fault> {
+        self.budgets.take(holder, points, Instant::now()).map_err(|missing| {
+            let message = format!("This operation costs {points} points, and there are not enough left for now.");
+            Fault { retry_after: Some(missing), ..Fault::crowded(message) }
+        })
+    }
+
+    /// What a resolver can tell of the caller's points.
+    fn budget(&self, taken: &Taken, points: u64) -> Budget {
+        let standing = taken.standing(Instant::now());
+        let reset_at = self.app.store().clock().now().after(standing.full_in);
+        Budget { limit: standing.most, remaining: standing.remaining, reckoned: points, reset_at }
+    }
+}
+
+/// The headers that tell a caller what it may still spend, after the draft of rate limit headers for HTTP.
+fn tell_limits(response: &mut Response, standing: &Standing) {
+    let seconds = |duration: Duration| duration.as_secs().max(1);
+    let policy = format!("\"points\";q={};w={}", standing.most, seconds(standing.window));
+    let state = format!("\"points\";r={};t={}", standing.remaining, seconds(standing.full_in));
+    for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, state)] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.http_headers.insert(name, value);
+        }
+    }
+}
+
+/// `extensions.cost`: what was reckoned before, what it came to, and what is left.
+fn told_cost(reckoned: u64, actual: u64, standing: Option<Standing>) -> async_graphql::Value {
+    let left = standing.map(|standing| {
+        let full_in_ms = u64::try_from(standing.full_in.as_millis()).unwrap_or(u64::MAX);
+        async_graphql::value!({ "limit": standing.most, "remaining": standing.remaining, "fullInMs": full_in_ms })
+    });
+    async_graphql::value!({ "reckoned": reckoned, "actual": actual, "budget": left })
 }
 
 /// Says in the extensions of an answer which mutations of it were done before: `idempotentReplay` is true when any was, and
@@ -245,11 +314,20 @@ impl Edge {
     }
 
     /// Follows a subscription.
-    pub(super) fn follow(&self, operation: Operation, caller: Caller, request_id: &str) -> Following {
-        let (request, _) = operation.into_request(self, caller, request_id);
+    pub(super) fn follow(
+        &self,
+        operation: Operation,
+        caller: Caller,
+        origin: Origin,
+        request_id: &str,
+    ) -> Result<Following, Fault> {
+        let points = operation.points;
+        let taken = self.charge(Holder::of(&caller, origin), points)?;
+        let budget = taken.as_ref().map(|taken| self.budget(taken, points));
+        let (request, _) = operation.into_request(self, caller, request_id, budget);
         let counted = Counted::new(&self.app);
         let responses = self.schema.execute_stream(request).boxed();
-        Following { responses, counted, request_id: request_id.to_owned(), started: false }
+        Ok(Following { responses, counted, request_id: request_id.to_owned(), started: false })
     }
 }
 

@@ -207,7 +207,7 @@ impl Streaming {
             let answer = self.alive_until(executing).await?;
             return self.next(answer).await;
         }
-        let mut following = self.edge.follow(operation, caller.clone(), request_id);
+        let mut following = self.edge.follow(operation, caller.clone(), *origin, request_id)?;
         while let Some(answer) = self.alive_until(following.next()).await {
             match answer {
                 Ok(answer) => self.next(answer).await?,

@@ -579,7 +579,10 @@ impl Running {
     async fn answer(&self, parameters: Parameters, caller: Caller) -> Result<(), Value> {
         let operation = Operation::new(&self.edge.documents, parameters).map_err(|fault| self.errors(&fault))?;
         if operation.kind == OperationType::Subscription {
-            let mut following = self.edge.follow(operation, caller, &self.request_id);
+            let mut following = self
+                .edge
+                .follow(operation, caller, self.origin, &self.request_id)
+                .map_err(|fault| self.errors(&fault))?;
             while let Some(response) = following.next().await {
                 self.next(&response.map_err(|errors| json!(errors))?).await?;
             }

@@ -328,6 +328,7 @@ fn rows() -> Vec<Row> {
         .private(),
         query("serviceInfo", "", "{ version }", Nobody, everybody(&yes())),
         query("economicHealth", "", "{ creditsInWallets }", Nobody, everybody(&yes())),
+        query("rateLimit", "", "{ limit }", Nobody, everybody(&Answer::Null)),
         query("marketStats", "", "{ users }", Nobody, everybody(&yes())),
         query("ledgerAudit", "", "{ ok }", Nobody, admin_alone()),
         query("journalHead", "", "{ place }", Nobody, everybody(&yes())),

@@ -803,3 +803,40 @@ async fn a_flood_of_messages_is_answered_or_ended() {
     assert_eq!(post_query(&world, "{ __typename }").await.status, 200);
     world.check().await;
 }
+
+#[tokio::test]
+async fn who_spends_more_points_than_there_are_waits() {
+    let world = World::with(|config| (config.limits.points, config.limits.points_per_second) = (1_000, 1)).await;
+    let ada = world.user("ada").await;
+    let told = ada.raw("{ rateLimit { limit remaining reckoned resetAt } }", &json!({})).await;
+    let rate = told.json()["data"]["rateLimit"].clone();
+    assert_eq!((&rate["limit"], &rate["reckoned"]), (&json!("1000"), &json!("5")), "{rate}");
+    assert_eq!(told.header("ratelimit-policy"), "\"points\";q=1000;w=1000");
+    assert!(told.header("ratelimit").starts_with("\"points\";r=99"), "{told:?}");
+
+    // What the answer does not need is put back, but for a tenth.
+    let page = "{ tasks(first: 40) { nodes { id title } } }";
+    let body = json!({ "query": page, "extensions": { "cost": true } }).to_string();
+    let request = || ada.request(Method::POST, "/graphql").header(CONTENT_TYPE, "application/json").body(body.clone());
+    let cost = send(request()).await.json()["extensions"]["cost"].clone();
+    assert_eq!((&cost["reckoned"], &cost["actual"]), (&json!(121), &json!(12)), "{cost}");
+    assert_eq!(cost["budget"]["limit"], 1_000);
+
+    let refused = loop {
+        let reply = send(request()).await;
+        if reply.status != 200 {
+            break reply;
+        }
+    };
+    assert_eq!((refused.status, refused.code().as_str()), (429, "RATE_LIMITED"), "{refused:?}");
+    let seconds: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=121).contains(&seconds), "{seconds}");
+    // Others have their own points, by whatever way they come; a socket is told in its own words.
+    assert_eq!(world.user("bob").await.raw(page, &json!({})).await.status, 200);
+    let mut socket = world.socket().await;
+    socket.init(ada.token()).await;
+    socket.subscribe("1", page, json!({})).await;
+    let error = socket.message().await;
+    assert_eq!((&error["type"], &error["payload"][0]["extensions"]["code"]), (&json!("error"), &json!("RATE_LIMITED")));
+    world.check().await;
+}
