@@ -3,6 +3,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use url::Url;
+
 /// How the database is reached.
 #[derive(Clone, Debug)]
 pub struct Storage {
@@ -278,6 +280,13 @@ pub enum StatusProfile {
     Draft202608,
 }
 
+/// The files of a certificate.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
 /// How clients are met over HTTP.
 #[derive(Clone, Debug, Default)]
 pub struct Http {
@@ -285,6 +294,10 @@ pub struct Http {
     pub status_profile: StatusProfile,
     /// A file with the only documents that are executed; any document without it.
     pub trusted_documents: Option<PathBuf>,
+    /// The files of the certificate with its chain and of its key, both PEM; the service speaks plainly without them.
+    pub tls: Option<Tls>,
+    /// Where clients reach the service, with its path when a proxy hands on only a part of its own.
+    pub public_url: Option<Url>,
     /// The header in which a trusted proxy gives the address of the client as the last one. The address of the connection counts
     /// without it.
     pub address_header: Option<String>,

@@ -160,14 +160,18 @@ pub(super) struct Banner {
 impl Banner {
     pub(super) fn new(app: &App, address: SocketAddr, took: Duration) -> Self {
         let database = database(app);
-        let at = reachable(address);
+        let (at, http) = (reachable(address), &app.config().http);
+        let secure = if http.tls.is_some() { "s" } else { "" };
+        let home = http.public_url.as_ref().map_or_else(|| format!("http{secure}://{at}"), ToString::to_string);
+        let home = home.trim_end_matches('/');
+        let socket = home.replacen("http", "ws", 1);
         let ready = format!("{}, {database}", version_line());
         let mut banner = Self { text: format!("\n  {ready:<44}ready in {} ms\n\n", took.as_millis()) };
-        banner.line("Home", &format!("http://{at}/"));
-        banner.line("GraphQL", &format!("http://{at}/graphql   ws://{at}/graphql/ws"));
-        banner.line("Schema", &format!("http://{at}/graphql/schema.graphql"));
-        banner.line("Health", &format!("http://{at}/health"));
-        banner.line("Metrics", &format!("http://{at}/metrics"));
+        banner.line("Home", &format!("{home}/"));
+        banner.line("GraphQL", &format!("{home}/graphql   {socket}/graphql/ws"));
+        banner.line("Schema", &format!("{home}/graphql/schema.graphql"));
+        banner.line("Health", &format!("{home}/health"));
+        banner.line("Metrics", &format!("{home}/metrics"));
         banner
     }
 

@@ -14,12 +14,13 @@ use clap::{
     builder::{Resettable, TypedValueParser},
 };
 use strum::VariantNames;
+use url::Url;
 
 use super::{
     failure::{Exit, Failure},
     log::LogFormat,
 };
-use crate::config::{Config, Limits, StatusProfile, Storage};
+use crate::config::{Config, Limits, StatusProfile, Storage, Tls};
 
 /// The prefix of our environment variables.
 const PREFIX: &str = "ZEROSTATE_";
@@ -97,6 +98,15 @@ pub(super) struct Settings {
     /// A file with the only GraphQL documents that are executed, by name; any document when it is left out.
     #[arg(long, global = true, env = "ZEROSTATE_TRUSTED_DOCUMENTS", value_name = "FILE")]
     pub(super) trusted_documents: Option<PathBuf>,
+    /// A file with the certificate and its chain as PEM; the service then speaks HTTPS, HTTP/2 and HTTP/1.1, alone.
+    #[arg(long, global = true, env = "ZEROSTATE_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_certificate: Option<PathBuf>,
+    /// A file with the key of the certificate as PEM.
+    #[arg(long, global = true, env = "ZEROSTATE_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Where clients reach the service, with its path if it has one: https://example.com/market.
+    #[arg(long, global = true, env = "PUBLIC_URL", value_name = "URL", value_parser = public_url)]
+    pub(super) public_url: Option<Url>,
     /// The header in which a trusted proxy gives the client's address as the last one; without it the connection's counts.
     #[arg(long, global = true, env = "ZEROSTATE_ADDRESS_HEADER", value_name = "NAME", value_parser = header_name)]
     pub(super) address_header: Option<String>,
@@ -217,6 +227,12 @@ impl Settings {
         if let Some(file) = &self.trusted_documents {
             config.http.trusted_documents = Some(file.clone());
         }
+        if let (Some(certificate), Some(key)) = (self.tls_certificate.clone(), self.tls_key.clone()) {
+            config.http.tls = Some(Tls { certificate, key });
+        }
+        if let Some(url) = &self.public_url {
+            config.http.public_url = Some(url.clone());
+        }
         if let Some(name) = &self.address_header {
             config.http.address_header = Some(name.clone());
         }
@@ -262,6 +278,17 @@ fn database_url(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("must start with postgres:// or sqlite:".to_owned())
+    }
+}
+
+/// Accepts the addresses that a service can have.
+fn public_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    if matches!(url.scheme(), "http" | "https") && url.has_host() && plain {
+        Ok(url)
+    } else {
+        Err("must be http:// or https:// with a host and at most a path".to_owned())
     }
 }
 
@@ -382,7 +409,7 @@ mod tests {
     fn every_setting_has_a_variable() {
         for arg in Line::command().get_arguments().filter(|arg| arg.get_id() != "help") {
             let name = arg.get_env().unwrap_or_else(|| panic!("{} has none", arg.get_id())).to_string_lossy();
-            let plain = ["DATABASE_URL", "HOST", "PORT", "RUST_LOG"].contains(&name.as_ref());
+            let plain = ["DATABASE_URL", "HOST", "PORT", "PUBLIC_URL", "RUST_LOG"].contains(&name.as_ref());
             assert!(plain || name.starts_with(PREFIX), "{name}");
         }
     }

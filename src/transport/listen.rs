@@ -2,26 +2,31 @@
 //!
 //! A client that opens a connection and says nothing, or half a header, is let go after the patience for heads; one that takes
 //! nothing of what is sent to it after the patience for sending, wherever the bytes come from: an answer, an event stream or a
-//! socket. When all places are taken new connections wait in the queue of the operating system. A connection that became a
+//! socket. A connection of HTTP/2, which may carry many requests at once, is ended in order when it has carried none for as long.
+//! HTTP/2 is spoken where a client agrees on it in the handshake of TLS; a plain connection is HTTP/1.1. When all places are taken new connections wait in the queue of the operating system. A connection that became a
 //! socket gives its place back; sockets have their own limits.
 
 use std::{
     io,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::Router;
 use hyper::{
+    Request, Uri,
     body::Incoming,
-    server::conn::http1,
+    server::conn::{http1, http2},
     service::{Service, service_fn},
 };
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
@@ -32,7 +37,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::Peer;
+use super::{Peer, tls::Certificate};
 use crate::config::Limits;
 
 /// How long requests that are under way at the shutdown may take to end.
@@ -40,8 +45,25 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(25);
 /// How long nothing is accepted when the operating system has nothing to give.
 const EXHAUSTED_FOR: Duration = Duration::from_secs(1);
 
+/// Requests of one connection of HTTP/2 at a time.
+const STREAMS: u32 = 128;
+/// Bytes of the headers of one request of HTTP/2.
+const HEADERS: u32 = 64 * 1024;
+
+/// What every connection is served with.
+#[derive(Clone)]
+pub(super) struct House {
+    pub(super) router: Router,
+    pub(super) limits: Limits,
+    /// Spoken in by all connections, if there is one.
+    pub(super) certificate: Option<Certificate>,
+    /// The path under which the service stands behind a proxy, without the slash at its end; empty for none.
+    pub(super) base: Arc<str>,
+}
+
 /// Accepts connections until `stop`, then lets what is under way end, for a bounded time.
-pub(super) async fn accept(listener: TcpListener, router: Router, limits: &Limits, stop: CancellationToken) {
+pub(super) async fn accept(listener: TcpListener, house: House, stop: CancellationToken) {
+    let limits = &house.limits;
     let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     let under_way = TaskTracker::new();
     loop {
@@ -55,7 +77,7 @@ pub(super) async fn accept(listener: TcpListener, router: Router, limits: &Limit
         };
         match accepted {
             Ok(((stream, address), place)) => {
-                let speaking = speak(stream, address, router.clone(), limits, stop.clone());
+                let speaking = speak(stream, address, house.clone(), stop.clone());
                 under_way.spawn(async move {
                     speaking.await;
                     drop(place);
@@ -84,51 +106,123 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// The whole life of a connection, up to its upgrade if it has one.
-fn speak(
-    stream: TcpStream,
-    address: SocketAddr,
-    router: Router,
-    limits: &Limits,
-    stop: CancellationToken,
-) -> impl Future<Output = ()> + use<> {
+async fn speak(stream: TcpStream, address: SocketAddr, house: House, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps waiting for more to send");
     }
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(Peer(address.ip()));
-        router.call(request)
-    });
+    let ended = match &house.certificate {
+        None => speak_http1(stream, address, &house, stop).await,
+        Some(certificate) => match timeout(house.limits.head_patience, certificate.shake_hands(stream)).await {
+            Ok(Ok((stream, true))) => speak_http2(stream, address, &house, stop).await,
+            Ok(Ok((stream, false))) => speak_http1(stream, address, &house, stop).await,
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Ok(()),
+        },
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn speak_http1<S>(stream: S, address: SocketAddr, house: &House, stop: CancellationToken) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let router = TowerToHyperService::new(house.router.clone());
+    let base = Arc::clone(&house.base);
+    let service = service_fn(move |request| router.call(arrived(request, address, &base)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_patience)
-        .serve_connection(TokioIo::new(Patient::new(stream, limits.send_patience)), service)
+        .header_read_timeout(house.limits.head_patience)
+        .serve_connection(TokioIo::new(Patient::new(stream, house.limits.send_patience)), service)
         .with_upgrades();
-    async move {
-        let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection broke off");
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => Ok(ended?),
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            Ok(connection.await?)
         }
     }
 }
 
+async fn speak_http2<S>(stream: S, address: SocketAddr, house: &House, stop: CancellationToken) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let router = TowerToHyperService::new(house.router.clone());
+    let base = Arc::clone(&house.base);
+    // Requests that came, and that are answered up to the beginning of their body.
+    let (came, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (coming, answering) = (Arc::clone(&came), Arc::clone(&answered));
+    let service = service_fn(move |request| {
+        coming.fetch_add(1, Ordering::Relaxed);
+        let answering = Arc::clone(&answering);
+        let answer = router.call(arrived(request, address, &base));
+        async move {
+            let answer = answer.await;
+            answering.fetch_add(1, Ordering::Relaxed);
+            answer
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
+        .keep_alive_interval(house.limits.ping)
+        .keep_alive_timeout(house.limits.send_patience)
+        .serve_connection(TokioIo::new(Patient::new(stream, house.limits.send_patience)), service);
+    let mut connection = pin!(connection);
+    let mut before = 0;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => return Ok(ended?),
+            () = stop.cancelled() => break,
+            () = sleep(house.limits.head_patience) => {
+                let now = came.load(Ordering::Relaxed);
+                if now == before && answered.load(Ordering::Relaxed) == now {
+                    break;
+                }
+                before = now;
+            }
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    Ok(connection.await?)
+}
+
+/// A request with what is known of its connection, and its path as the routes have it.
+fn arrived(mut request: Request<Incoming>, address: SocketAddr, base: &str) -> Request<Incoming> {
+    request.extensions_mut().insert(Peer(address.ip()));
+    if let Some(uri) = below(request.uri(), base) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// An address without the path under which the service stands; nothing where the proxy has taken that off, or there is none.
+fn below(uri: &Uri, base: &str) -> Option<Uri> {
+    let path =
+        uri.path().strip_prefix(base).filter(|path| !base.is_empty() && (path.is_empty() || path.starts_with('/')))?;
+    let path = if path.is_empty() { "/" } else { path };
+    let mut parts = uri.clone().into_parts();
+    let target = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
 /// A connection whose other side has to take what is sent to it within bounded time.
-struct Patient {
-    stream: TcpStream,
+struct Patient<S> {
+    stream: S,
     limit: Duration,
     /// Runs while the other side takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
-    fn new(stream: TcpStream, limit: Duration) -> Self {
+impl<S> Patient<S> {
+    fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, stalled: None }
     }
 
@@ -142,13 +236,13 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, into)
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.bound(cx, sent)
@@ -174,5 +268,22 @@ impl AsyncWrite for Patient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_the_service_is_taken_off_once() {
+        let at = |uri: &str, base: &str| below(&uri.parse().unwrap(), base).map(|uri| uri.to_string());
+        assert_eq!(at("/zs/graphql?query=%7Ba%7D", "/zs").as_deref(), Some("/graphql?query=%7Ba%7D"));
+        assert_eq!(at("/zs", "/zs").as_deref(), Some("/"));
+        assert_eq!(at("/zs/", "/zs").as_deref(), Some("/"));
+        assert_eq!(at("https://example.com/zs/health", "/zs").as_deref(), Some("https://example.com/health"));
+        for (uri, base) in [("/graphql", "/zs"), ("/zsx/graphql", "/zs"), ("/graphql", "")] {
+            assert_eq!(at(uri, base), None, "{uri}");
+        }
     }
 }

@@ -24,6 +24,7 @@ mod operation;
 mod places;
 mod probe;
 mod sse;
+mod tls;
 mod upload;
 mod ws;
 
@@ -62,8 +63,10 @@ use crate::{
 use answer::{Fault, code};
 use budget::Budgets;
 use document::Documents;
+use listen::House;
 use places::{Holder, Place, Places};
 use probe::Readiness;
+use tls::Certificate;
 
 /// The header that names a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -191,7 +194,14 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
 /// Serves until the application stops, then lets what is under way end, for a bounded time.
 pub async fn serve(app: App, listener: TcpListener) -> Result<()> {
     let router = router(app.clone(), graphql::schema(&app))?;
-    listen::accept(listener, router, &app.config().limits, app.stop()).await;
+    let http = &app.config().http;
+    let certificate = http.tls.clone().map(Certificate::open).transpose()?;
+    if let Some(certificate) = certificate.clone() {
+        app.tracker().spawn(certificate.keep(app.stop()));
+    }
+    let base = http.public_url.as_ref().map_or("", |url| url.path().trim_end_matches('/')).into();
+    let limits = app.config().limits.clone();
+    listen::accept(listener, House { router, limits, certificate, base }, app.stop()).await;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use reqwest::{
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
-use zerostate::config::StatusProfile;
+use zerostate::config::{StatusProfile, Tls};
 
 use crate::world::{Frame, PASSWORD, Reply, World, send};
 
@@ -838,5 +838,50 @@ async fn who_spends_more_points_than_there_are_waits() {
     socket.subscribe("1", page, json!({})).await;
     let error = socket.message().await;
     assert_eq!((&error["type"], &error["payload"][0]["extensions"]["code"]), (&json!("error"), &json!("RATE_LIMITED")));
+    world.check().await;
+}
+
+#[tokio::test]
+async fn https_is_spoken_below_the_path_of_the_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let files = Tls { certificate: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
+    std::fs::write(&files.certificate, cert.pem()).unwrap();
+    std::fs::write(&files.key, signing_key.serialize_pem()).unwrap();
+    let world = World::with(|config| {
+        config.http.tls = Some(files);
+        config.http.public_url = Some("https://localhost/zs/".parse().unwrap());
+    })
+    .await;
+    let trusting = || {
+        let root = reqwest::Certificate::from_der(cert.der()).unwrap();
+        let builder = reqwest::Client::builder().no_proxy().tls_certs_only([root]).resolve("localhost", world.address);
+        builder.timeout(Duration::from_secs(20))
+    };
+    let url = |path: &str| format!("https://localhost:{}{path}", world.address.port());
+    for (client, version) in [
+        (trusting().build().unwrap(), reqwest::Version::HTTP_2),
+        (trusting().http1_only().build().unwrap(), reqwest::Version::HTTP_11),
+    ] {
+        // The proxy may take the path off or leave it.
+        for path in ["/zs/graphql", "/graphql"] {
+            let request =
+                client.post(url(path)).header(CONTENT_TYPE, "application/json").body(r#"{"query": "{ __typename }"}"#);
+            let response = request.send().await.unwrap();
+            assert_eq!((response.status().as_u16(), response.version()), (200, version), "{path}");
+            assert_eq!(response.text().await.unwrap(), r#"{"data":{"__typename":"Query"}}"#);
+        }
+        assert_eq!(client.get(url("/zs")).send().await.unwrap().status(), 200);
+        assert_eq!(client.get(url("/zs/nothing")).send().await.unwrap().status(), 404);
+        assert_eq!(client.get(url("/zsx/health")).send().await.unwrap().status(), 404);
+    }
+    // Many requests in one connection, and each is answered.
+    let client = trusting().http2_prior_knowledge().build().unwrap();
+    let page = url("/zs/graphql?query=%7B__typename%7D");
+    let all = futures_util::future::join_all((0..200).map(|_| client.get(page.as_str()).send())).await;
+    assert!(all.into_iter().all(|answer| answer.is_ok_and(|answer| answer.status() == 200)));
+    let plain = world.http().get(world.url("/health")).send().await;
+    assert!(plain.is_err(), "who speaks plainly is let go: {plain:?}");
     world.check().await;
 }
