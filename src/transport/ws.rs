@@ -190,10 +190,16 @@ pub(super) async fn upgrade(
     };
     let limit = edge.limits().message_bytes;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(limit).max_frame_size(limit);
+    let upgrade = upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(WRITE_BUFFER);
     let spoken = upgrade.selected_protocol().is_some();
     let tracker = edge.app.tracker().clone();
     upgrade.on_upgrade(move |socket| tracker.track_future(talk(edge, socket, spoken, header_token, origin, open)))
 }
+
+/// Bytes that a socket keeps for reading, whether there is anything to read or not. Clients say little, and there are many of them.
+const READ_BUFFER: usize = 4 * 1024;
+/// Bytes that are gathered before they are sent; each message is sent at once all the same.
+const WRITE_BUFFER: usize = 16 * 1024;
 
 /// The whole life of a socket.
 async fn talk(edge: Edge, socket: WebSocket, spoken: bool, header_token: Option<String>, origin: Origin, open: Open) {

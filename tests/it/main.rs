@@ -27,6 +27,8 @@ mod contract;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod crowd;
+#[cfg(test)]
 mod differential;
 #[cfg(test)]
 mod dispute;

@@ -7,8 +7,8 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
-    WebSocketStream, client_async,
-    tungstenite::{Error, Message, client::IntoClientRequest},
+    WebSocketStream, client_async_with_config,
+    tungstenite::{Error, Message, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
 use super::PATIENCE;
@@ -39,7 +39,9 @@ impl Socket {
             }
         }
         let tcp = TcpStream::connect(address).await.unwrap();
-        match client_async(request, tcp).await {
+        // Small buffers, so that a story may have many sockets.
+        let config = WebSocketConfig::default().read_buffer_size(4_096).write_buffer_size(4_096);
+        match client_async_with_config(request, tcp, Some(config)).await {
             Ok((stream, _)) => Ok(Self { stream }),
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             // The server took the socket without a sub-protocol; the client gives up, which is what this asks for.
