@@ -21,6 +21,7 @@ use super::{
 use crate::{
     config::Config,
     error::{self, Error},
+    graphql,
 };
 
 /// What clients put before a name that is a hash.
@@ -84,7 +85,7 @@ struct Trusted {
 impl Documents {
     /// Reads the manifest of trusted documents if the configuration names one.
     pub(super) fn open(config: &Config) -> error::Result<Self> {
-        let guard = Guard::new(config.limits.clone());
+        let guard = Guard::new(config.limits.clone()).over(&graphql::sdl())?;
         let trusted = config.http.trusted_documents.as_deref().map(|path| Trusted::read(path, &guard)).transpose()?;
         Ok(Self { guard, trusted: trusted.map(Arc::new) })
     }

@@ -27,7 +27,8 @@ use async_graphql::{
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use crate::config::Limits;
+use super::integers::Integers;
+use crate::{config::Limits, error};
 
 /// Why a document is not executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,7 @@ pub enum Rejected {
 #[derive(Clone, Debug)]
 pub struct Guard {
     limits: Limits,
+    integers: Integers,
     checked: Cache<[u8; 32], Checked>,
 }
 
@@ -61,7 +63,12 @@ impl Guard {
         // The parsed form takes a few dozen times as much as the text that is counted.
         let capacity = limits.document_cache_bytes;
         let checked = Cache::builder().max_capacity(capacity).weigher(|_, it: &Checked| it.bytes.max(64)).build();
-        Self { limits, checked }
+        Self { limits, integers: Integers::default(), checked }
+    }
+
+    /// The same for documents that are about a schema.
+    pub(super) fn over(self, sdl: &str) -> error::Result<Self> {
+        Ok(Self { integers: Integers::of(sdl)?, ..self })
     }
 
     /// The document with this SHA-256 if it passed not long ago.
@@ -78,6 +85,7 @@ impl Guard {
         }
         let document = parse_query(text).map_err(|error| syntax(&error))?;
         measure(&document, &self.limits)?;
+        self.integers.check(&document)?;
         let document = Arc::new(document);
         let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
         self.checked.insert(hash, Checked { document: Arc::clone(&document), bytes });

@@ -19,6 +19,7 @@ mod cost;
 mod document;
 pub mod guard;
 mod http;
+mod integers;
 mod listen;
 mod operation;
 mod places;

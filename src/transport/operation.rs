@@ -19,6 +19,7 @@ use super::{
     budget::{Standing, Taken},
     cost,
     document::{Documents, Wanted},
+    integers::unfit_variable,
     places::Holder,
 };
 use crate::{
@@ -157,7 +158,7 @@ fn select<'a>(
     })
 }
 
-/// The executor would notice a missing variable only where a field uses it, with other fields executed already.
+/// The executor would notice a missing variable, and one that does not fit, only where a field uses it, with other fields executed already.
 fn require_variables(operation: &OperationDefinition, given: &Variables) -> Result<(), Fault> {
     for definition in &operation.variable_definitions {
         let variable = &definition.node;
@@ -170,6 +171,10 @@ fn require_variables(operation: &OperationDefinition, given: &Variables) -> Resu
             );
             return Err(Fault::of_graphql(code::BAD_USER_INPUT, message, vec![definition.pos]));
         }
+    }
+    if let Some((name, at)) = unfit_variable(operation, given) {
+        let message = format!("Variable \"${name}\" of type \"Int\" must be a whole number of 32 bits.");
+        return Err(Fault::of_graphql(code::BAD_USER_INPUT, message, vec![at]));
     }
     Ok(())
 }

@@ -28,9 +28,31 @@ async function python(world) {
   return said.trim();
 }
 
-// The servers: one as it comes, one with the other status profile, one that loses its patience soon.
+/** schemathesis: valid and invalid requests made from the schema, for a minute. */
+async function fuzz(world) {
+  const user = await world.user('fuzz');
+  const interpreter = path.join(root, 'tests/conformance/.venv/bin/schemathesis');
+  const seconds = process.env.FUZZ_SECONDS ?? '60';
+  const child = spawn(interpreter, ['run', world.url, '--max-examples', '25', '--phases', 'fuzzing', '--mode', 'all',
+    '--header', `Authorization: Bearer ${user.token}`, '--max-time', seconds, '--no-color', '--suppress-health-check', 'all',
+    '--checks', 'every_error_is_one_of_ours,what_the_schema_forbids_is_refused',
+    // These end the session that asks.
+    '--exclude-name', 'Mutation.logout', '--exclude-name', 'Mutation.changePassword'],
+  { env: { ...process.env, SCHEMATHESIS_HOOKS: path.join(root, 'tests/conformance/fuzz/hooks.py') }, cwd: world.folder,
+    timeout: CHECK_PATIENCE });
+  let said = '';
+  child.stdout.on('data', (chunk) => { said += chunk; });
+  child.stderr.on('data', (chunk) => { said += chunk; });
+  const code = await new Promise((resolve, reject) => child.on('error', reject).on('exit', resolve));
+  const [, cases] = said.match(/(\d+) generated/) ?? [];
+  if (code !== 0 || !cases) throw new Error(said);
+  return `${cases} requests in ${seconds} s, no fault of ours, nothing accepted that the schema forbids`;
+}
+
+// The servers: one as it comes, one whose callers may spend what they like, one with the other status profile, one that loses its patience soon.
 const servers = {
   usual: [],
+  unlimited: ['--points-per-second', '0'],
   draft: ['--status-profile', 'draft-2026-08'],
   strict: ['--init-timeout', '1', '--ping-interval', '1', '--silence', '2', '--recheck-interval', '1', '--sockets-per-caller', '2',
     '--operations-per-socket', '2', '--message-bytes', '8192'],
@@ -51,6 +73,7 @@ const checks = [
   ['usual', 'eslint rules', schema.lint],
   ['usual', 'relay-compiler', schema.relay],
   ['usual', 'codegen', schema.codegen],
+  ['unlimited', 'schemathesis', fuzz],
 ];
 
 const words = process.argv.slice(2);
