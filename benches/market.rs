@@ -92,6 +92,7 @@ async fn market(folder: &std::path::Path) -> Market {
         min_price: Some("0.1".parse().unwrap()),
         promised: None,
         public_key: None,
+        capacity: Some(10_000),
     };
     let hosted = new("hosted", Runtime::Hosted);
     app.store()

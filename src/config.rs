@@ -55,6 +55,8 @@ pub struct Terms {
     pub max_attempts: i32,
     /// How long a worker owns what it claimed without a heartbeat.
     pub lease: Duration,
+    /// How long after its last sign of life an agent that runs elsewhere counts as online.
+    pub presence: Duration,
     /// The first pause before a retry; it doubles with every attempt, with full jitter.
     pub retry_base: Duration,
     /// Bytes of a task's input at most.
@@ -101,6 +103,7 @@ impl Default for Terms {
             max_run_timeout: Duration::from_mins(5),
             max_attempts: 3,
             lease: Duration::from_secs(30),
+            presence: Duration::from_mins(2),
             retry_base: Duration::from_millis(500),
             max_input_bytes: 256 * 1024,
             max_module_bytes: 8 * 1024 * 1024,

@@ -55,6 +55,11 @@ const TASK_ERRORS: &[&str] = &[
     "DEADLINE_EXCEEDED",
 ];
 
+/// The result of a claim that was granted, in `work_claims_total`.
+const CLAIMED: &str = "claimed";
+/// The codes of claims that were refused there.
+const CLAIM_REFUSALS: &[&str] = &["LEASE_HELD", "WORK_NOT_OFFERED", "NO_ATTEMPTS_LEFT", "OTHER"];
+
 /// The kind of a GraphQL operation, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumIter, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
@@ -92,6 +97,10 @@ pub struct Metrics {
     auction_bids: IntCounterVec,
     auction_winning_bid: Histogram,
     auction_duration: HistogramVec,
+    work_offers: IntCounter,
+    work_claims: IntCounterVec,
+    work_leases_lost: IntCounter,
+    agents_online: prometheus::IntGaugeVec,
     tasks_submitted: IntCounter,
     tasks_running: IntGauge,
     tasks_completed: IntCounterVec,
@@ -215,6 +224,21 @@ impl Metrics {
                 LONG,
                 &["outcome"],
             )?,
+            work_offers: make
+                .counter("work_offers_total", "Times that work was offered to an agent that runs elsewhere.")?,
+            work_claims: make.counters(
+                "work_claims_total",
+                "Claims of work by agents that run elsewhere, by result.",
+                &["result"],
+            )?,
+            work_leases_lost: make.counter(
+                "work_leases_lost_total",
+                "Leases of agents that run elsewhere that were over before a result came.",
+            )?,
+            agents_online: make.register(prometheus::IntGaugeVec::new(
+                Opts::new("agents_online", "Agents that can start work now, market-wide; aggregate with max."),
+                &["runtime"],
+            ))?,
             tasks_submitted: make.counter("tasks_submitted_total", "Tasks accepted for execution.")?,
             tasks_running: make.gauge("tasks_running", "Tasks running now, market-wide; aggregate with max.")?,
             tasks_completed: make.counters(
@@ -295,7 +319,11 @@ impl Metrics {
         for outcome in ["accepted", "rejected", "withdrawn", "committed", "revealed"] {
             self.auction_bids.with_label_values(&[outcome]);
         }
+        for result in [CLAIMED].iter().chain(CLAIM_REFUSALS) {
+            self.work_claims.with_label_values(&[&label(result)]);
+        }
         for runtime in ["wasm", "external"] {
+            self.agents_online.with_label_values(&[runtime]);
             for outcome in ["succeeded", "failed"] {
                 self.tasks_completed.with_label_values(&[runtime, outcome]);
                 self.task_duration.with_label_values(&[runtime, outcome]);
@@ -335,6 +363,7 @@ impl Metrics {
         let seconds = Duration::from_micros(u64::try_from(payload.duration_us.unwrap_or(0)).unwrap_or(0)).as_secs_f64();
         let amount = credits(payload.amount.unwrap_or(Amount::ZERO));
         let runtime = payload.runtime.map_or("none", runtime_label);
+        let external = payload.runtime == Some(Runtime::External);
         match event.kind {
             Kind::TaskPosted => {
                 self.tasks_submitted.inc();
@@ -381,7 +410,10 @@ impl Metrics {
                 self.escrow_releases.inc();
                 self.fees.inc_by(u64::try_from(payload.fee.unwrap_or(Amount::ZERO).micros()).unwrap_or(0));
             }
+            Kind::WorkOffered => self.work_offers.inc(),
+            Kind::TaskStarted if external => self.work_claims.with_label_values(&[CLAIMED]).inc(),
             Kind::TaskRefunded => {
+                self.lease_lost(payload);
                 self.tasks_completed.with_label_values(&[runtime, "failed"]).inc();
                 self.task_duration.with_label_values(&[runtime, "failed"]).observe(seconds);
                 self.settlements.with_label_values(&["refunded"]).inc();
@@ -403,7 +435,10 @@ impl Metrics {
                     self.settlement_disputes.with_label_values(&[&label(finding)]).inc();
                 }
             }
-            Kind::TaskRetried => self.task_error(runtime, payload.reason.as_deref()),
+            Kind::TaskRetried => {
+                self.lease_lost(payload);
+                self.task_error(runtime, payload.reason.as_deref());
+            }
             Kind::TaskExpired => {
                 self.tasks_completed.with_label_values(&["none", "expired"]).inc();
                 if event.agent_id.is_none() {
@@ -430,7 +465,6 @@ impl Metrics {
             | Kind::BondForfeited
             | Kind::TaskSubmitted
             | Kind::EvidenceSubmitted
-            | Kind::WorkOffered
             | Kind::DelegationCreated
             | Kind::DelegationPlanned
             | Kind::StepStarted
@@ -444,6 +478,13 @@ impl Metrics {
             | Kind::EarningsWithdrawn
             | Kind::CreditsIssued
             | Kind::CreditsRedeemed => {}
+        }
+    }
+
+    /// Counts a lease of an agent that runs elsewhere, if that is what ended.
+    fn lease_lost(&self, payload: &event::Payload) {
+        if payload.runtime == Some(Runtime::External) && payload.reason.as_deref() == Some("WORKER_LOST") {
+            self.work_leases_lost.inc();
         }
     }
 
@@ -469,6 +510,12 @@ impl Metrics {
         self.auction_bids.with_label_values(&["rejected"]).inc();
     }
 
+    /// Counts a claim of work that the rules refused.
+    pub fn claim_refused(&self, code: &str) {
+        let known = CLAIM_REFUSALS.iter().find(|known| **known == code).copied().unwrap_or("OTHER");
+        self.work_claims.with_label_values(&[&label(known)]).inc();
+    }
+
     /// Counts a GraphQL operation; a subscription has no duration.
     pub fn request(&self, operation: OperationType, outcome: RequestOutcome, took: Option<Duration>) {
         self.requests.with_label_values(&[<&str>::from(operation), outcome.into()]).inc();
@@ -492,19 +539,29 @@ impl Metrics {
 
     /// Samples the gauges of the market from the database.
     pub async fn sample(&self, store: &Store) -> Result<()> {
-        let sql = "SELECT \
+        let seen_since = store.clock().now().before(store.terms().presence).micros();
+        let sql = format!(
+            "SELECT \
              CAST((SELECT COUNT(*) FROM auctions WHERE status IN ('OPEN', 'REVEALING')) AS BIGINT) AS auctions, \
              CAST((SELECT COUNT(*) FROM channels WHERE status <> 'CLOSED') AS BIGINT) AS channels, \
              CAST((SELECT COUNT(*) FROM tasks WHERE status = 'RUNNING') AS BIGINT) AS tasks, \
              CAST((SELECT COALESCE(SUM(balance), 0) FROM accounts WHERE kind IN ('ESCROW_TASK', 'ESCROW_CHANNEL')) AS BIGINT) \
              AS locked, \
+             CAST((SELECT COUNT(*) FROM agents WHERE status = 'ACTIVE' AND runtime = 'HOSTED' AND module_id IS NOT NULL) AS BIGINT) \
+             AS hosted, \
+             CAST((SELECT COUNT(*) FROM agents WHERE status = 'ACTIVE' AND runtime = 'EXTERNAL' AND last_seen_at >= {seen_since}) \
+             AS BIGINT) AS outside, \
              CAST((SELECT COALESCE(SUM(successes), 0) FROM reputations) AS BIGINT) AS successes, \
-             CAST((SELECT COALESCE(SUM(tasks), 0) FROM reputations) AS BIGINT) AS settled";
+             CAST((SELECT COALESCE(SUM(tasks), 0) FROM reputations) AS BIGINT) AS settled"
+        );
         let statement = Statement::from_string(store.backend(), sql);
         let Some(row) = store.read().query_one_raw(statement).await? else { return Ok(()) };
         self.auctions_open.set(row.try_get("", "auctions")?);
         self.channels_active.set(row.try_get("", "channels")?);
         self.tasks_running.set(row.try_get("", "tasks")?);
+        for (runtime, column) in [("wasm", "hosted"), ("external", "outside")] {
+            self.agents_online.with_label_values(&[runtime]).set(row.try_get("", column)?);
+        }
         let locked: i64 = row.try_get("", "locked")?;
         self.escrow_locked.set(credits(Amount::from_micros(locked).unwrap_or(Amount::ZERO)));
         let (successes, settled): (i64, i64) = (row.try_get("", "successes")?, row.try_get("", "settled")?);

@@ -57,7 +57,8 @@ pub async fn once(store: &Store) -> Result<u64> {
 /// keep the rest of the round waiting.
 async fn step(store: &Store, verb: impl AsyncFnOnce(&mut Work) -> Result<bool>) -> u64 {
     failpoint("sweep::step");
-    match store.write(Caller::System, verb).await {
+    // Boxed: what a verb keeps on its way is large, and the round would carry that of each.
+    match Box::pin(store.write(Caller::System, verb)).await {
         Ok(acted) => u64::from(acted),
         Err(error) => {
             tracing::error!(%error, "something that is due could not be done; it will be tried again");

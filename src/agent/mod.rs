@@ -11,7 +11,8 @@
 //! What must always hold: an agent's name is unique among its owner's agents; its least price is at most its price; it has at
 //! least one capability, and `agent_capabilities` says the same as its row; only hosted agents have modules, and the module
 //! in use is one of their own; a retired agent never changes again. `score` is a copy that `reputation` keeps; it does not
-//! count as a change of the agent, so `version` moves with its owner's changes alone.
+//! count as a change of the agent, so `version` moves with its owner's changes alone. Neither do `in_work` and `last_seen_at`: the
+//! first is moved by awards and by the ends of work, in their own units of work, and never passes the capacity by an award.
 //!
 //! Somebody else's agent looks to every verb as if it did not exist.
 
@@ -33,17 +34,19 @@ use entity::{
 use sea_orm::{
     ActiveModelTrait, ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel,
     Iterable, ModelTrait, Order, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, SqlErr,
-    prelude::Expr,
+    prelude::Expr, sea_query::ExprTrait,
 };
 
 use crate::{
-    caller::Scope,
+    caller::{Caller, Scope},
     error::{Error, Result},
-    store::Work,
+    store::{Store, Work},
 };
 
 pub use rules::{AgentRefused, Step};
 
+/// How often an agent that is heard of all the time is remembered to be.
+const SEEN_EVERY: Duration = Duration::from_secs(15);
 /// The score of an agent without evidence, in milli-points. `reputation` says why and overwrites it with the first evidence.
 pub const STARTING_SCORE: i32 = 42_500;
 
@@ -64,6 +67,8 @@ pub struct NewAgent {
     pub promised: Option<Duration>,
     /// The Ed25519 public key in lower-case hex with which it signs cooperative closes.
     pub public_key: Option<String>,
+    /// How many tasks it does at once; see [`rules::usual_capacity`] when empty.
+    pub capacity: Option<i32>,
 }
 
 /// What of an agent changes; what is empty stays.
@@ -77,6 +82,7 @@ pub struct AgentChange {
     pub min_price: Option<Amount>,
     pub promised: Option<Duration>,
     pub public_key: Option<String>,
+    pub capacity: Option<i32>,
     /// The version that the caller read; the change is refused when there is a newer one.
     pub expected_version: Option<i32>,
 }
@@ -94,6 +100,7 @@ pub async fn register(work: &mut Work, new: NewAgent) -> Result<Model> {
     let min_price = rules::min_price(new.min_price.unwrap_or(price), price)?;
     let promised_ms = new.promised.map(rules::promised_ms).transpose()?;
     let public_key = new.public_key.map(rules::public_key).transpose()?;
+    let capacity = new.capacity.map(rules::capacity).transpose()?.or_else(|| rules::usual_capacity(new.runtime));
     if is_taken(work, owner, &name).await? {
         return Err(AgentRefused::AgentNameTaken.into());
     }
@@ -117,7 +124,7 @@ pub async fn register(work: &mut Work, new: NewAgent) -> Result<Model> {
         created_at: now,
         updated_at: now,
         public_key,
-        capacity: None,
+        capacity,
         in_work: 0,
         fuel_price: None,
         webhook_url: None,
@@ -155,6 +162,9 @@ pub async fn update(work: &mut Work, id: AgentId, change: AgentChange) -> Result
     }
     if let Some(public_key) = change.public_key {
         agent.public_key = Some(rules::public_key(public_key)?);
+    }
+    if let Some(capacity) = change.capacity {
+        agent.capacity = Some(rules::capacity(capacity)?);
     }
     if agent == old {
         return Ok(old);
@@ -248,6 +258,75 @@ pub async fn set_module(
     Ok(module)
 }
 
+/// Agents that have room for one more task.
+fn has_room() -> Condition {
+    let capacity = Expr::col((agent::Entity, agent::Column::Capacity));
+    let room = Expr::col((agent::Entity, agent::Column::InWork)).lt(capacity);
+    Condition::any().add(agent::Column::Capacity.is_null()).add(room)
+}
+
+/// Counts one more task in an agent's work, if it has room. Two awards at the same time may both have seen room for one: this lets one
+/// of them have it. It locks the agent's row, which comes after all accounts that the unit of work moves and others may want.
+pub async fn take_up(work: &Work, id: AgentId) -> Result<bool> {
+    let updated = agent::Entity::update_many()
+        .col_expr(agent::Column::InWork, Expr::col(agent::Column::InWork).add(1))
+        .filter(agent::Column::Id.eq(id))
+        .filter(has_room())
+        .exec(work.tx())
+        .await?;
+    Ok(updated.rows_affected == 1)
+}
+
+/// Counts one task less in an agent's work, because it ended there. It is the last lock of a settlement.
+pub async fn let_go(work: &Work, id: AgentId) -> Result<()> {
+    let updated = agent::Entity::update_many()
+        .col_expr(agent::Column::InWork, Expr::col(agent::Column::InWork).sub(1))
+        .filter(agent::Column::Id.eq(id))
+        .filter(agent::Column::InWork.gt(0))
+        .exec(work.tx())
+        .await?;
+    if updated.rows_affected == 1 { Ok(()) } else { Err(Error::internal("an agent ended more work than it had")) }
+}
+
+/// Locks agents in the order of their ids, where one unit of work takes work from one and gives it to another.
+pub async fn lock_in_order(work: &Work, ids: impl IntoIterator<Item = AgentId>) -> Result<()> {
+    let locked = agent::Entity::find().filter(agent::Column::Id.is_in(ids)).order_by_asc(agent::Column::Id);
+    locked.lock_exclusive().all(work.tx()).await.map(|_| ()).map_err(Error::from)
+}
+
+/// Remembers that an agent that runs elsewhere was heard of just now, in a unit of work of its own and not more often than every few
+/// seconds. Hosted agents are where we are.
+pub async fn see(store: &Store, agent: &Model) -> Result<()> {
+    let now = store.clock().now();
+    let is_news = agent.last_seen_at.is_none_or(|seen| now.since(seen) >= SEEN_EVERY);
+    if agent.runtime == Runtime::Hosted || !is_news {
+        return Ok(());
+    }
+    let older = Condition::any()
+        .add(agent::Column::LastSeenAt.is_null())
+        .add(agent::Column::LastSeenAt.lte(now.before(SEEN_EVERY)));
+    let id = agent.id;
+    store
+        .write(Caller::System, async |work| {
+            agent::Entity::update_many()
+                .col_expr(agent::Column::LastSeenAt, Expr::value(now))
+                .filter(agent::Column::Id.eq(id))
+                .filter(older)
+                .exec(work.tx())
+                .await?;
+            Ok(())
+        })
+        .await
+}
+
+/// The same for an agent of the caller's, known by its id. For everybody else it does nothing; whatever they want will be refused.
+pub async fn appear(store: &Store, caller: &Caller, id: AgentId, scope: Scope) -> Result<()> {
+    match agent::Entity::find_by_id(id).one(store.read()).await? {
+        Some(agent) if caller.controls(&agent, scope).is_ok() => see(store, &agent).await,
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Capabilities as they are stored and compared: lower case, sorted, without repetition, at most 20 of at most 64 characters.
 pub fn normalise_capabilities(words: Vec<String>, at_least_one: bool) -> Result<Words> {
     rules::capabilities(words, at_least_one)
@@ -266,6 +345,7 @@ pub async fn eligible_hosted(
         .filter(agent::Column::Runtime.eq(Runtime::Hosted))
         .filter(agent::Column::ModuleId.is_not_null())
         .filter(agent::Column::MinPrice.lte(max_price))
+        .filter(has_room())
         .filter(can_all(capabilities))
         .order_by_desc(agent::Column::Score)
         .order_by_asc(agent::Column::Price)

@@ -8,6 +8,7 @@ use entity::{
     agent::{Model, Runtime, Status},
     money::{Amount, MAX_AMOUNT},
     text::Words,
+    time::Timestamp,
 };
 
 use crate::{
@@ -23,6 +24,10 @@ pub const MAX_DESCRIPTION: usize = 2_000;
 pub const MAX_CAPABILITIES: usize = 20;
 /// Characters of a capability at most.
 pub const MAX_CAPABILITY: usize = 64;
+/// The most tasks that an agent may do at once.
+pub const MAX_CAPACITY: i32 = 10_000;
+/// How many tasks an agent that runs elsewhere does at once when it does not say.
+const USUAL_CAPACITY: i32 = 10;
 /// The longest time that an agent may promise.
 pub const MAX_PROMISED: Duration = Duration::from_hours(1);
 
@@ -154,6 +159,39 @@ pub fn promised_ms(promised: Duration) -> Result<i64> {
         .ok_or_else(|| Error::invalid("promisedDuration", "must be between 1 millisecond and 1 hour"))
 }
 
+/// How many tasks an agent does at once.
+pub fn capacity(capacity: i32) -> Result<i32> {
+    if (1..=MAX_CAPACITY).contains(&capacity) {
+        return Ok(capacity);
+    }
+    Err(Error::invalid("capacity", format!("must be between 1 and {MAX_CAPACITY}")))
+}
+
+/// The capacity of an agent that names none: hosted agents do as many tasks as come, because it is our workers that queue them.
+#[must_use]
+pub fn usual_capacity(runtime: Runtime) -> Option<i32> {
+    match runtime {
+        Runtime::Hosted => None,
+        Runtime::External => Some(USUAL_CAPACITY),
+    }
+}
+
+/// Whether an agent has room for one more task.
+#[must_use]
+pub fn has_room(agent: &Model) -> bool {
+    agent.capacity.is_none_or(|capacity| agent.in_work < capacity)
+}
+
+/// Whether an agent can start work now: it takes work, and it is hosted with a module or was heard of since `since`.
+#[must_use]
+pub fn is_online(agent: &Model, since: Timestamp) -> bool {
+    let there = match agent.runtime {
+        Runtime::Hosted => agent.module_id.is_some(),
+        Runtime::External => agent.last_seen_at.is_some_and(|seen| seen >= since),
+    };
+    there && agent.status == Status::Active
+}
+
 /// An Ed25519 public key in lower-case hex that can be trusted to belong to one secret key.
 pub fn public_key(text: String) -> Result<String> {
     let usable = voucher::read_hex(&text).is_ok_and(|bytes| voucher::check_public_key(&bytes).is_ok());
@@ -256,6 +294,15 @@ mod tests {
         assert_eq!(promised_ms(Duration::from_millis(1)).unwrap(), 1);
         assert_eq!(promised_ms(MAX_PROMISED).unwrap(), 3_600_000);
         assert_eq!(field(promised_ms(MAX_PROMISED + Duration::from_nanos(1))), "promisedDuration");
+    }
+
+    #[test]
+    fn capacities_have_bounds() {
+        assert_eq!(capacity(1).unwrap(), 1);
+        assert_eq!(capacity(MAX_CAPACITY).unwrap(), MAX_CAPACITY);
+        for bad in [i32::MIN, -1, 0, MAX_CAPACITY + 1] {
+            assert_eq!(field(capacity(bad)), "capacity", "{bad}");
+        }
     }
 
     #[test]

@@ -145,6 +145,7 @@ fn offer(name: &str, capabilities: &[&str], price: u32) -> NewAgent {
         min_price: None,
         promised: Some(Duration::from_secs(2)),
         public_key: None,
+        capacity: None,
     }
 }
 
@@ -282,11 +283,13 @@ async fn an_owner_changes_an_agent_and_the_search_follows() {
         min_price: Some(credits(8)),
         promised: Some(Duration::from_millis(1_500)),
         public_key: Some("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".into()),
+        capacity: Some(3),
         expected_version: Some(1),
     };
     let changed = world.changed(&owner, agent.id, change.clone()).await.unwrap();
     assert_eq!((changed.version, changed.updated_at), (2, world.now()));
     assert_eq!(changed.public_key, change.public_key);
+    assert_eq!(changed.capacity, Some(3));
     assert_eq!((changed.min_price, changed.promised_ms), (credits(8), Some(1_500)));
     assert_eq!(world.read(agent.id).await, changed);
     assert_eq!(world.listed(agent.id).await, ["edit", "write"]);

@@ -22,7 +22,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, Query
 use super::{UPDATE_CHUNK, agents_by_id, rules};
 use crate::{
     error::{Error, Result},
-    ledger::{self, BondMove},
+    ledger::{self, BondMove, Purse},
     store::{Event, Work},
 };
 
@@ -66,6 +66,16 @@ pub async fn lock(work: &Work, auction: &auction::Model) -> Result<Vec<bond::Mod
     let held = held(work, auction.id).await?;
     let users = held.iter().map(|bond| bond.bidder_id).chain([auction.requester_id]);
     ledger::lock_wallets(work, users.collect()).await?;
+    Ok(held)
+}
+
+/// The same before a decision, and the purse that pays is locked with them, bonds or not: the decision locks the winner's agent, which
+/// comes after all purses.
+pub async fn lock_to_decide(work: &Work, auction: &auction::Model, payer: Purse) -> Result<Vec<bond::Model>> {
+    let held = if auction.bond.is_zero() { Vec::new() } else { held(work, auction.id).await? };
+    let users = held.iter().map(|bond| bond.bidder_id).chain((!held.is_empty()).then_some(auction.requester_id));
+    let purses: Vec<Purse> = users.map(Purse::User).chain([payer]).collect();
+    ledger::lock_purses(work, &purses).await?;
     Ok(held)
 }
 

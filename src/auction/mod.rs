@@ -248,7 +248,13 @@ async fn hosted_bids(work: &mut Work, auction: &mut auction::Model) -> Result<Ve
             let reputation = basis_points(&standings, agent.id);
             agent.owner_id != auction.requester_id
                 && price >= agent.min_price
-                && rules::eligible(auction, &probe(auction, agent, price, work.now()), agent, reputation)
+                && rules::eligible(
+                    auction,
+                    &probe(auction, agent, price, work.now()),
+                    agent,
+                    reputation,
+                    seen_since(work),
+                )
         })
         .map(|agent| (agent.id, agent))
         .collect();
@@ -426,26 +432,35 @@ pub struct Win {
 }
 
 /// Decides a locked auction: takes the reputations once, ranks the eligible bids, and writes place and outcome on every live bid.
-/// The best one wins, or `chosen`. Answers nothing, and writes nothing, when no bid is eligible.
+/// The best one wins, or `chosen`, and its agent has one more task in work. Answers nothing, and writes nothing, when no bid is
+/// eligible. The caller has locked the purses that an award moves, because the winner's agent is locked from here on.
 pub async fn decide(work: &mut Work, auction: &auction::Model, chosen: Option<BidId>) -> Result<Option<Win>> {
     let bids = live_bids(work, auction.id).await?;
     let agents = agents_of(work, &bids).await?;
     let standings = standings(work, agents.keys().copied()).await?;
+    let since = seen_since(work);
     let is_eligible = |bid: &bid::Model| {
         let agent = agents.get(&bid.agent_id);
-        agent.is_some_and(|agent| rules::eligible(auction, bid, agent, basis_points(&standings, agent.id)))
+        agent.is_some_and(|agent| rules::eligible(auction, bid, agent, basis_points(&standings, agent.id), since))
     };
     let offers: Vec<Offer> = bids.iter().filter(|bid| is_eligible(bid)).map(|bid| offer(bid, &standings)).collect();
-    let ranked = rules::rank(&offers, auction.budget, auction.price_weight);
-    let winner = match chosen {
-        None => ranked.first().map(|(offer, _)| *offer),
-        Some(id) if bids.iter().any(|bid| bid.id == id) => {
-            let found = ranked.iter().map(|(offer, _)| *offer).find(|offer| offer.bid == id);
-            Some(found.ok_or(AuctionRefused::BidNotEligible)?)
+    let mut ranked = rules::rank(&offers, auction.budget, auction.price_weight);
+    let winner = loop {
+        let winner = match chosen {
+            None => ranked.first().map(|(offer, _)| *offer),
+            Some(id) if bids.iter().any(|bid| bid.id == id) => {
+                let found = ranked.iter().map(|(offer, _)| *offer).find(|offer| offer.bid == id);
+                Some(found.ok_or(AuctionRefused::BidNotEligible)?)
+            }
+            Some(_) => return Err(AuctionRefused::BidNotActive.into()),
+        };
+        let Some(winner) = winner else { return Ok(None) };
+        if agents::take_up(work, winner.agent).await? {
+            break winner;
         }
-        Some(_) => return Err(AuctionRefused::BidNotActive.into()),
+        // Another award took the agent's last room since its row was read.
+        ranked.retain(|(offer, _)| offer.bid != winner.bid);
     };
-    let Some(winner) = winner else { return Ok(None) };
     let price = rules::payment(auction, &winner, &ranked);
 
     let places: HashMap<BidId, i32> = (1..).zip(&ranked).map(|(place, (offer, _))| (offer.bid, place)).collect();
@@ -469,6 +484,11 @@ pub async fn decide(work: &mut Work, auction: &auction::Model, chosen: Option<Bi
         (Some(bid), Some(agent)) => Ok(Some(Win { bid: bid::Model { status: bid::Status::Won, ..bid }, agent, price })),
         (None, _) | (_, None) => Err(Error::internal("the winning bid vanished")),
     }
+}
+
+/// Since when an agent that runs elsewhere must have been heard of to count as online now.
+fn seen_since(work: &Work) -> Timestamp {
+    work.now().before(work.terms().presence)
 }
 
 struct Outcome {
@@ -555,12 +575,13 @@ pub async fn runners_up(work: &Work, auction: &auction::Model) -> Result<Vec<Win
         .all(work.tx())
         .await?;
     let agents = agents_of(work, &bids).await?;
+    let since = seen_since(work);
     Ok(bids
         .into_iter()
         .filter_map(|bid| {
             let agent = agents.get(&bid.agent_id)?;
             let reputation = bid.reputation.unwrap_or(0);
-            rules::eligible(auction, &bid, agent, reputation).then(|| Win {
+            rules::eligible(auction, &bid, agent, reputation, since).then(|| Win {
                 agent: agent.clone(),
                 price: bid.price,
                 bid,

@@ -29,7 +29,10 @@ use entity::{
 };
 
 use super::commitment::Sealed;
-use crate::error::refusals;
+use crate::{
+    agent::rules::{has_room, is_online},
+    error::refusals,
+};
 
 /// Basis points in the whole.
 pub const WHOLE: i32 = 10_000;
@@ -51,6 +54,8 @@ refusals! {
         CapabilityMissing = "The agent does not have the capabilities that the task asks for.",
         /// The agent or its owner failed at this before, or does the same beside it.
         AgentExcluded = "The agent may not win this auction: it failed at this work before, or its owner does the same beside it.",
+        /// The agent has as many tasks in work as it does at once.
+        AgentAtCapacity = "The agent has as many tasks in work as it does at once.",
         /// The price is above the ceiling.
         PriceAboveCeiling = "The price is above the highest price that the auction takes.",
         /// The agent's own minimum is above the price.
@@ -188,6 +193,9 @@ pub fn open(auction: &auction::Model, now: Timestamp) -> Result<(), AuctionRefus
 /// Whether the agent is one that the auction asks for, whatever its price.
 fn qualified(auction: &auction::Model, agent: &agent::Model, reputation: i32) -> Result<(), AuctionRefused> {
     able(auction, agent)?;
+    if !has_room(agent) {
+        return Err(AuctionRefused::AgentAtCapacity);
+    }
     if reputation < auction.min_reputation {
         return Err(AuctionRefused::ReputationTooLow);
     }
@@ -306,10 +314,18 @@ pub fn cap(auction: &auction::Model) -> Amount {
     auction.reserve_price.map_or(auction.max_price, |reserve| reserve.min(auction.max_price))
 }
 
-/// Whether a bid may win at the close: at or below the cap, by an agent that still qualifies.
+/// Whether a bid may win at the close: at or below the cap, by an agent that still qualifies. Where the auction asks for it, the agent
+/// must be online, which an agent that runs elsewhere is if it was heard of since `seen_since`.
 #[must_use]
-pub fn eligible(auction: &auction::Model, bid: &bid::Model, agent: &agent::Model, reputation: i32) -> bool {
-    bid.price <= cap(auction) && qualified(auction, agent, reputation).is_ok()
+pub fn eligible(
+    auction: &auction::Model,
+    bid: &bid::Model,
+    agent: &agent::Model,
+    reputation: i32,
+    seen_since: Timestamp,
+) -> bool {
+    let there = !auction.online_only || is_online(agent, seen_since);
+    there && bid.price <= cap(auction) && qualified(auction, agent, reputation).is_ok()
 }
 
 /// What the winner is paid, given the eligible offers in their order.

@@ -486,9 +486,10 @@ struct Outcome {
 impl Derived {
     fn of(terms: &AuctionPart, bids: &[BidPart]) -> Self {
         let auction = terms.row();
-        let eligible = bids
-            .iter()
-            .filter(|bid| rules::eligible(&auction, &bid.row(&auction), &bid.agent(&auction), bid.reputation));
+        let eligible = bids.iter().filter(|bid| {
+            let (row, agent) = (bid.row(&auction), bid.agent(&auction));
+            rules::eligible(&auction, &row, &agent, bid.reputation, auction.created_at)
+        });
         let offers: Vec<Offer> = eligible.map(BidPart::offer).collect();
         let ranked = rules::rank(&offers, auction.budget, auction.price_weight);
         Self { cap: rules::cap(&auction), auction, ranked }

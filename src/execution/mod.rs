@@ -3,16 +3,20 @@
 //! ```text
 //! READY ─ claim (token + 1, lease) ─► RUNNING ─ result ─► SUCCEEDED | FAILED
 //!   ▲                                    │
-//!   └── our fault, attempts left ────────┘      READY ─ not started in time ─► FORFEITED
+//!   └── our fault, attempts left ────────┤      READY ─ not started in time ─► FORFEITED
+//!   └── lease over, attempts left ───────┘
 //! ```
 //!
 //! The lease lies on the row, so any process may claim, and a process that dies loses nothing: its lease runs out and somebody
 //! claims again. The fencing token makes sure that only the newest claim can bring a result. No transaction is open while
 //! foreign code runs: a claim is one unit of work, a result another.
 //!
+//! Hosted work is run by the workers of this program, in [`sandbox`]; agents that run elsewhere claim theirs by [`outside`].
+//!
 //! What must always hold: a task has one live execution at most; a result is stored and paid once, by the newest token; after
-//! the last attempt the payer is refunded.
+//! the last attempt the payer is refunded; an agent's `in_work` is the number of its executions that are READY or RUNNING.
 
+pub mod outside;
 pub mod rules;
 pub mod sandbox;
 pub mod verifier;
@@ -30,13 +34,16 @@ use entity::{
     time::Timestamp,
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, LockBehavior, LockType},
 };
 use sha2::{Digest, Sha256};
 
 use crate::{
-    agent::modules::{Modules, ModulesError},
+    agent::{
+        self as agents,
+        modules::{Modules, ModulesError},
+    },
     caller::Caller,
     config,
     error::{Error, Result},
@@ -48,6 +55,9 @@ use sandbox::{Limits, Request, Sandbox, SandboxError};
 
 /// How many waiting executions a claim looks at before it gives up for now.
 const CANDIDATES: u64 = 16;
+
+/// The code of an attempt whose worker was not heard of in time.
+const WORKER_LOST: &str = "WORKER_LOST";
 
 /// What a worker holds of a task.
 #[derive(Clone, Debug)]
@@ -79,25 +89,42 @@ pub async fn claim(work: &mut Work, worker: &str) -> Result<Option<Claim>> {
     Ok(None)
 }
 
-async fn claim_one(work: &mut Work, id: ExecutionId, task: task::Model, worker: &str) -> Result<Option<Claim>> {
-    let leased_until = work.now().after(work.terms().lease);
+/// Takes an execution that is `free`: raises its token and gives its worker the lease. Answers the row as it is then, or nothing when
+/// somebody else has it.
+async fn take(
+    work: &Work,
+    id: ExecutionId,
+    worker: Option<&str>,
+    leased_until: Timestamp,
+    free: Condition,
+) -> Result<Option<execution::Model>> {
     let updated = execution::Entity::update_many()
         .col_expr(execution::Column::Status, Expr::value(Status::Running))
         .col_expr(execution::Column::Token, Expr::col(execution::Column::Token).add(1_i64))
         .col_expr(execution::Column::Attempts, Expr::col(execution::Column::Attempts).add(1))
-        .col_expr(execution::Column::Worker, Expr::value(Some(worker)))
+        .col_expr(execution::Column::Worker, Expr::value(worker))
         .col_expr(execution::Column::LeasedUntil, Expr::value(Some(leased_until)))
         .col_expr(execution::Column::StartedAt, Expr::value(Some(work.now())))
         .filter(execution::Column::Id.eq(id))
-        .filter(execution::Column::Status.eq(Status::Ready))
-        .filter(execution::Column::RunAt.lte(work.now()))
+        .filter(free)
         .exec(work.tx())
         .await?;
     if updated.rows_affected != 1 {
         return Ok(None);
     }
+    Ok(execution::Entity::find_by_id(id).one(work.tx()).await?)
+}
+
+/// Work that waits and may be claimed at `now`.
+fn waits(now: Timestamp) -> Condition {
+    Condition::all().add(execution::Column::Status.eq(Status::Ready)).add(execution::Column::RunAt.lte(now))
+}
+
+async fn claim_one(work: &mut Work, id: ExecutionId, task: task::Model, worker: &str) -> Result<Option<Claim>> {
+    let leased_until = work.now().after(work.terms().lease);
+    let taken = take(work, id, Some(worker), leased_until, waits(work.now())).await?;
+    let Some(execution) = taken else { return Ok(None) };
     let missing = || Error::internal("a claimed execution lacks a row that it refers to");
-    let execution = execution::Entity::find_by_id(id).one(work.tx()).await?.ok_or_else(missing)?;
     let agent = agent::Entity::find_by_id(execution.agent_id).one(work.tx()).await?.ok_or_else(missing)?;
     let module = execution.module_id.ok_or_else(missing)?;
     let module = agent_module::Entity::find_by_id(module).one(work.tx()).await?.ok_or_else(missing)?;
@@ -110,8 +137,7 @@ async fn waiting(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Resul
     Ok(execution::Entity::find()
         .select_only()
         .columns([execution::Column::Id, execution::Column::TaskId])
-        .filter(execution::Column::Status.eq(Status::Ready))
-        .filter(execution::Column::RunAt.lte(now))
+        .filter(waits(now))
         .filter(execution::Column::ModuleId.is_not_null())
         .order_by_asc(execution::Column::QueueAt)
         .order_by_asc(execution::Column::Id)
@@ -128,7 +154,11 @@ pub async fn is_waiting(store: &Store) -> Result<bool> {
 
 /// Keeps a claim alive. Fails with `LEASE_LOST` once somebody else holds the work or it has ended.
 pub async fn heartbeat(work: &mut Work, id: ExecutionId, token: i64) -> Result<()> {
-    let leased_until = work.now().after(work.terms().lease);
+    renew(work, id, token, work.now().after(work.terms().lease)).await
+}
+
+/// Gives whoever holds the newest token the lease until `leased_until`.
+async fn renew(work: &Work, id: ExecutionId, token: i64, leased_until: Timestamp) -> Result<()> {
     // A clock that steps back must not take away time that was given.
     let given = Expr::col(execution::Column::LeasedUntil);
     let longer = Expr::case(given.clone().gt(leased_until), given).finally(leased_until);
@@ -150,7 +180,9 @@ pub async fn complete(work: &mut Work, task: TaskId, token: i64, report: Report)
     rules::admit_result(&execution, token)?;
     end(work, &execution, &report.outcome.as_ref().map(|_| ()).map_err(|fault| fault.code.clone())).await?;
     let agent = agent_of(work, &execution).await?;
-    tasks::settle(work, task, &agent, report).await
+    let task = tasks::settle(work, task, &agent, report).await?;
+    agents::let_go(work, agent.id).await?;
+    Ok(task)
 }
 
 /// Says that an attempt failed through no fault of the agent: the work is tried again after a pause, or, after the last attempt,
@@ -162,32 +194,7 @@ pub async fn attempt_failed(work: &mut Work, task: TaskId, id: ExecutionId, toke
     let agent = agent_of(work, &execution).await?;
     let noise = u32::from_be_bytes(work.random());
     match rules::after_failure(execution.attempts, task.max_attempts, work.terms().retry_base, noise) {
-        AfterFailure::Retry(pause) => {
-            let run_at = work.now().after(pause);
-            let updated = execution::Entity::update_many()
-                .col_expr(execution::Column::Status, Expr::value(Status::Ready))
-                .col_expr(execution::Column::LeasedUntil, Expr::value(None::<Timestamp>))
-                .col_expr(execution::Column::Worker, Expr::value(None::<String>))
-                .col_expr(execution::Column::RunAt, Expr::value(run_at))
-                .col_expr(execution::Column::QueueAt, Expr::value(tasks::rules::queue_at(task.priority, run_at)))
-                .col_expr(execution::Column::ErrorCode, Expr::value(Some(code)))
-                .filter(execution::Column::Id.eq(id))
-                .filter(execution::Column::Token.eq(token))
-                .filter(execution::Column::Status.eq(Status::Running))
-                .exec(work.tx())
-                .await?;
-            if updated.rows_affected != 1 {
-                return Err(TaskRefused::LeaseLost.into());
-            }
-            let payload = Payload {
-                attempt: Some(execution.attempts),
-                runtime: Some(agent.runtime),
-                reason: Some(code.to_owned()),
-                ..Payload::default()
-            };
-            work.record(tasks::about_work(&task, &agent, event::Kind::TaskRetried, payload));
-            Ok(())
-        }
+        AfterFailure::Retry(pause) => try_again(work, &task, &execution, &agent, pause, code).await,
         AfterFailure::GiveUp => {
             let message =
                 format!("The work could not be run in {} attempts; the agent is not to blame.", execution.attempts);
@@ -195,6 +202,47 @@ pub async fn attempt_failed(work: &mut Work, task: TaskId, id: ExecutionId, toke
             give_up(work, task, &execution, &agent, fault).await
         }
     }
+}
+
+/// Lets running work of a locked task wait to be claimed again, after a pause, and says why.
+async fn try_again(
+    work: &mut Work,
+    task: &task::Model,
+    execution: &execution::Model,
+    agent: &agent::Model,
+    pause: Duration,
+    code: &str,
+) -> Result<()> {
+    let run_at = work.now().after(pause);
+    let updated = execution::Entity::update_many()
+        .col_expr(execution::Column::Status, Expr::value(Status::Ready))
+        .col_expr(execution::Column::LeasedUntil, Expr::value(None::<Timestamp>))
+        .col_expr(execution::Column::Worker, Expr::value(None::<String>))
+        .col_expr(execution::Column::RunAt, Expr::value(run_at))
+        .col_expr(execution::Column::QueueAt, Expr::value(tasks::rules::queue_at(task.priority, run_at)))
+        .col_expr(execution::Column::ErrorCode, Expr::value(Some(code)))
+        .filter(execution::Column::Id.eq(execution.id))
+        .filter(execution::Column::Token.eq(execution.token))
+        .filter(execution::Column::Status.eq(Status::Running))
+        .exec(work.tx())
+        .await?;
+    if updated.rows_affected != 1 {
+        return Err(TaskRefused::LeaseLost.into());
+    }
+    retried(work, task, execution, agent, code);
+    tasks::offer(work, task, agent, execution.attempts);
+    Ok(())
+}
+
+/// Says that an attempt came to nothing.
+fn retried(work: &mut Work, task: &task::Model, execution: &execution::Model, agent: &agent::Model, code: &str) {
+    let payload = Payload {
+        attempt: Some(execution.attempts),
+        runtime: Some(agent.runtime),
+        reason: Some(code.to_owned()),
+        ..Payload::default()
+    };
+    work.record(tasks::about_work(task, agent, event::Kind::TaskRetried, payload));
 }
 
 async fn give_up(
@@ -212,18 +260,25 @@ async fn give_up(
         usage: Usage::default(),
         module_sha256: None,
     };
-    tasks::settle(work, task, agent, report).await.map(|_| ())
+    tasks::settle(work, task, agent, report).await?;
+    agents::let_go(work, agent.id).await
 }
 
-/// Ends the lease of a worker that was not heard of in time. Answers whether there was anything to do.
+/// Ends the lease of a worker that was not heard of in time: the work waits to be claimed again, or after the last attempt the payer is
+/// refunded. A worker of ours that went away is not the agent's fault; an agent that runs elsewhere answers for its own. Answers whether
+/// there was anything to do.
 pub async fn expire_lease(work: &mut Work, task: TaskId, id: ExecutionId) -> Result<bool> {
-    tasks::lock(work, task).await?;
+    let task = tasks::lock(work, task).await?;
     let execution = execution::Entity::find_by_id(id).one(work.tx()).await?;
     let Some(execution) = execution.filter(|execution| execution.status == Status::Running) else { return Ok(false) };
     if execution.leased_until.is_none_or(|until| until > work.now()) {
         return Ok(false);
     }
-    attempt_failed(work, task, id, execution.token, "WORKER_LOST").await?;
+    let agent = agent_of(work, &execution).await?;
+    match agent.runtime {
+        agent::Runtime::Hosted => attempt_failed(work, task.id, id, execution.token, WORKER_LOST).await?,
+        agent::Runtime::External => outside::lose_lease(work, task, &execution, &agent).await?,
+    }
     Ok(true)
 }
 
@@ -407,16 +462,25 @@ where
 {
     let run = sandbox.run(request, load).await?;
     let outcome = match run.outcome {
-        Ok(output) => tokio::task::spawn_blocking(move || verifier::verify(&output, output_schema.as_ref()))
-            .await
-            .map_err(|_| AttemptError::Broken("the verifier panicked"))?
-            .map_err(|_| AttemptError::Broken("the verifier failed"))?,
+        Ok(output) => judge(output, output_schema).await?,
         Err(fault) => {
             Err(Fault { code: fault.code().to_owned(), message: fault.to_string(), of_agent: true, output: None })
         }
     };
     let usage = Usage { fuel: run.usage.fuel, peak_memory_bytes: run.usage.peak_memory_bytes, wall: run.usage.wall };
     Ok(Attempt { outcome, logs: run.logs, usage })
+}
+
+/// Everything that an output must pass, whoever made it: hosted work and what outside agents submit are judged here and nowhere else.
+/// `Err` inside is the agent's fault; outside it is ours.
+pub async fn judge(
+    output: Bytes,
+    output_schema: Option<JsonText>,
+) -> std::result::Result<std::result::Result<JsonText, Fault>, AttemptError> {
+    tokio::task::spawn_blocking(move || verifier::verify(&output, output_schema.as_ref()))
+        .await
+        .map_err(|_| AttemptError::Broken("the verifier panicked"))?
+        .map_err(|_| AttemptError::Broken("the verifier failed"))
 }
 
 /// Why an attempt came to nothing through no fault of the agent.

@@ -1,7 +1,5 @@
 //! Agents and their modules.
 
-use std::time::Duration as Span;
-
 use async_graphql::{Context, Enum, ID, InputObject, Object};
 use entity::{
     agent, agent_capability, agent_module,
@@ -22,13 +20,10 @@ use super::{
     wallet::Account,
 };
 use crate::{
-    agent::{self as verbs, AgentChange, NewAgent},
+    agent::{self as verbs, AgentChange, NewAgent, rules::is_online},
     error::Result,
     ledger::Place,
 };
-
-/// How long after its last sign of life an external agent counts as online.
-const ONLINE: Span = Span::from_mins(1);
 
 /// The order of creation, newest first.
 pub(super) const NEWEST: Sort<agent::Entity> =
@@ -178,16 +173,24 @@ impl Agent {
         Points(self.0.score)
     }
 
-    /// Whether it can start work now: active, and hosted with a module or, elsewhere, seen within the last minute.
-    async fn online(&self, ctx: &Context<'_>) -> bool {
-        let there = match self.0.runtime {
-            agent::Runtime::Hosted => self.0.module_id.is_some(),
-            agent::Runtime::External => self.0.last_seen_at.is_some_and(|seen| seen >= ctx.now().before(ONLINE)),
-        };
-        there && self.0.status == agent::Status::Active
+    /// How many tasks it does at once; null for as many as come.
+    async fn capacity(&self) -> Option<i32> {
+        self.0.capacity
     }
 
-    /// When it last asked for work; null for never.
+    /// How many tasks it was awarded and has not ended.
+    async fn in_work(&self) -> i32 {
+        self.0.in_work
+    }
+
+    /// Whether it can start work now: active, and hosted with a module or, elsewhere, heard of lately: within two minutes unless the
+    /// service is configured otherwise.
+    async fn online(&self, ctx: &Context<'_>) -> bool {
+        is_online(&self.0, ctx.now().before(ctx.store().terms().presence))
+    }
+
+    /// When an agent that runs elsewhere was last heard of: by a bid, a question for work, or its work. It may be some seconds behind;
+    /// null for never, and for hosted agents.
     async fn last_seen_at(&self) -> Option<DateTime> {
         self.0.last_seen_at.map(DateTime)
     }
@@ -343,6 +346,9 @@ pub(super) struct RegisterAgentInput {
     promised_duration: Option<Duration>,
     /// The Ed25519 public key in lower-case hex with which it signs cooperative closes of channels.
     public_key: Option<String>,
+    /// How many tasks it does at once, 1 to 10,000. When it is left out, 10 for an agent that runs elsewhere and as many as come for a
+    /// hosted one.
+    capacity: Option<i32>,
     /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
     idempotency_key: String,
 }
@@ -367,6 +373,8 @@ pub(super) struct UpdateAgentInput {
     /// The Ed25519 public key in lower-case hex with which it signs cooperative closes of channels. What an older key signed counts
     /// no more.
     public_key: Option<String>,
+    /// How many tasks it does at once, 1 to 10,000. What it has in work goes on when it is more.
+    capacity: Option<i32>,
     /// The `version` that you read; the change is refused when another one came first.
     expected_version: Option<i32>,
 }
@@ -487,7 +495,7 @@ impl AgentFilter {
         }
         if let Some(online) = self.online {
             let hosted = agent::Column::Runtime.eq(agent::Runtime::Hosted).and(agent::Column::ModuleId.is_not_null());
-            let seen = agent::Column::LastSeenAt.gte(ctx.now().before(ONLINE));
+            let seen = agent::Column::LastSeenAt.gte(ctx.now().before(ctx.store().terms().presence));
             let external = agent::Column::Runtime
                 .eq(agent::Runtime::External)
                 .and(agent::Column::LastSeenAt.is_not_null())
@@ -562,6 +570,7 @@ impl AgentMutation {
                 min_price: input.min_price.map(|price| price.0),
                 promised: input.promised_duration.map(|promised| promised.0),
                 public_key: input.public_key.clone(),
+                capacity: input.capacity,
             };
             Ok(once(ctx, &input, async |work| verbs::register(work, new).await).await?.value.into())
         })
@@ -585,6 +594,7 @@ impl AgentMutation {
                 min_price: input.min_price.map(|price| price.0),
                 promised: input.promised_duration.map(|promised| promised.0),
                 public_key: input.public_key,
+                capacity: input.capacity,
                 expected_version: input.expected_version,
             };
             Ok(write(ctx, async |work| verbs::update(work, id, change).await).await?.into())

@@ -22,11 +22,13 @@ use super::{
     user::User,
 };
 use crate::{
+    agent as agents,
     auction::{
         self as verbs, NewBid,
         reveal::{NewCommitment, Reveal},
         rules::{self, Offer, Score},
     },
+    caller::Scope,
     error::{Error, Result},
     task::{self, AuctionTerms},
 };
@@ -1287,6 +1289,7 @@ impl AuctionMutation {
                 price: input.price.0,
                 promised: input.promised_duration.map(|promised| promised.0),
             };
+            agents::appear(ctx.store(), ctx.caller(), new.agent, Scope::BidsWrite).await?;
             let submitted = once(ctx, &input, async |work| task::submit_bid(work, new).await).await;
             if matches!(submitted, Err(Error::Refused(_))) {
                 ctx.app().metrics().bid_rejected();
@@ -1310,6 +1313,7 @@ impl AuctionMutation {
                 agent: parse_id(&input.agent_id, "agentId")?,
                 hash: input.commitment.clone(),
             };
+            agents::appear(ctx.store(), ctx.caller(), new.agent, Scope::BidsWrite).await?;
             let committed = once(ctx, &input, async |work| task::commit_bid(work, new).await).await;
             if matches!(committed, Err(Error::Refused(_))) {
                 ctx.app().metrics().bid_rejected();
@@ -1351,6 +1355,7 @@ impl AuctionMutation {
                 promised: input.promised_duration.map(|promised| promised.0),
                 salt: input.salt.clone(),
             };
+            agents::appear(ctx.store(), ctx.caller(), told.agent, Scope::BidsWrite).await?;
             let revealed = once(ctx, &input, async |work| task::reveal_bid(work, told).await).await;
             if matches!(revealed, Err(Error::Refused(_))) {
                 ctx.app().metrics().bid_rejected();

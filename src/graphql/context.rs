@@ -198,6 +198,7 @@ enum Right {
 const BUYS: Right = Right::Any(&[Scope::TasksWrite]);
 const BIDS: Right = Right::Any(&[Scope::BidsWrite]);
 const KEEPS_AGENTS: Right = Right::Any(&[Scope::AgentsWrite]);
+const WORKS: Right = Right::Any(&[Scope::WorkWrite]);
 const EITHER_SIDE: Right = Right::Any(&[Scope::TasksWrite, Scope::WorkWrite]);
 
 /// The right to each operation that takes an idempotency key. Its verb asks for the same; here it is asked before an earlier
@@ -208,12 +209,14 @@ const RIGHTS: &[(&str, Right)] = &[
     ("cancelAuction", BUYS),
     ("cancelChannelClose", BUYS),
     ("cancelTask", BUYS),
+    ("claimTask", WORKS),
     ("claimVoucher", EITHER_SIDE),
     ("commitBid", BIDS),
     ("createApiKey", Right::Person),
     ("createAuction", BUYS),
     ("deductFromChannel", BUYS),
     ("executeTask", BUYS),
+    ("failTask", WORKS),
     ("issueCredits", Right::Admin),
     ("openChannel", BUYS),
     ("openDispute", EITHER_SIDE),
@@ -227,6 +230,7 @@ const RIGHTS: &[(&str, Right)] = &[
     ("settleChannel", EITHER_SIDE),
     ("submitBid", BIDS),
     ("submitEvidence", EITHER_SIDE),
+    ("submitResult", WORKS),
     ("topUpChannel", BUYS),
     ("withdrawBid", BIDS),
     ("withdrawCommitment", BIDS),

@@ -242,6 +242,8 @@ concept! {
         CapabilityMissing,
         /// The agent or its owner failed at this before, or does the same beside it.
         AgentExcluded,
+        /// The agent has as many tasks in work as it does at once.
+        AgentAtCapacity,
         /// The price is above the highest price that the auction takes.
         PriceAboveCeiling,
         /// The price is below the least that the agent works for.
@@ -304,6 +306,8 @@ concept! {
         CapabilityMissing,
         /// The agent or its owner failed at this before, or does the same beside it.
         AgentExcluded,
+        /// The agent has as many tasks in work as it does at once.
+        AgentAtCapacity,
         /// The price is above the highest price that the auction takes.
         PriceAboveCeiling,
         /// The price is below the least that the agent works for.
@@ -469,6 +473,34 @@ concept! {
     }
 }
 
+concept! {
+    /// Why something about the work of an agent was refused.
+    WorkUserError,
+    /// The codes of `WorkUserError`.
+    WorkErrorCode {
+        /// The work is hosted, has ended, went to another bid, or its time is over.
+        WorkNotOffered,
+        /// A worker of the agent holds the work; it may be claimed when the lease is over.
+        LeaseHeld,
+        /// The token is not the newest, the work has ended, or the lease was over and the work is offered again.
+        LeaseLost,
+        /// The work was tried as often as it may be.
+        NoAttemptsLeft,
+        /// The output does not satisfy the task's schema. The claim goes on: submit a better one.
+        OutputSchemaViolation,
+        /// The output has more bytes than work may answer. The claim goes on.
+        OutputTooLarge,
+        /// The task is not open any more; it was awarded or has ended.
+        TaskNotOpen,
+        /// The wallet does not hold enough credits.
+        InsufficientFunds,
+        /// The balance would pass the largest amount that an account can hold.
+        BalanceOverflow,
+        /// An earlier operation of the same kind named this reference.
+        ReferenceUsed,
+    }
+}
+
 /// Why a mutation was refused. Concrete types add a `code` of their concept.
 #[derive(Interface)]
 #[graphql(
@@ -496,6 +528,8 @@ pub(super) enum UserError {
     Dispute(DisputeUserError),
     /// About channels.
     Channel(ChannelUserError),
+    /// About the work of agents.
+    Work(WorkUserError),
 }
 
 #[cfg(test)]
@@ -505,6 +539,7 @@ mod tests {
         agent::rules::AgentRefused,
         auction::rules::AuctionRefused,
         channel::rules::ChannelRefused,
+        execution::rules::WorkRefused,
         ledger::rules::LedgerRefused,
         reputation::RatingRefused,
         store::OnceRefused,
@@ -547,6 +582,10 @@ mod tests {
         knows::<ChannelUserError, ChannelRefused>();
         knows::<ChannelUserError, LedgerRefused>();
         knows::<ChannelUserError, OnceRefused>();
+        knows::<WorkUserError, WorkRefused>();
+        knows::<WorkUserError, TaskRefused>();
+        knows::<WorkUserError, LedgerRefused>();
+        knows::<WorkUserError, OnceRefused>();
     }
 
     #[test]

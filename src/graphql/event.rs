@@ -919,10 +919,10 @@ async fn has_seen_the_end(store: &Store, topic: Topic, after: Option<Cursor>, en
 }
 
 /// What a stream lets through.
-type Filter = Box<dyn Fn(&Model) -> bool + Send + Sync>;
+pub(super) type Filter = Box<dyn Fn(&Model) -> bool + Send + Sync>;
 
 /// The stream of what a subscription follows, up to the event that ends it.
-fn events(
+pub(super) fn events(
     follow: Follow,
     shows: Filter,
     ends: fn(Kind) -> bool,

@@ -25,6 +25,7 @@ mod task;
 mod tests;
 mod user;
 mod wallet;
+mod work;
 
 use async_graphql::{MergedObject, MergedSubscription, SDLExportOptions, SchemaBuilder};
 
@@ -48,6 +49,7 @@ pub struct Query(
     wallet::WalletQuery,
     reputation::ReputationQuery,
     event::EventQuery,
+    work::WorkQuery,
     system::SystemQuery,
 );
 
@@ -62,11 +64,12 @@ pub struct Mutation(
     channel::ChannelMutation,
     wallet::WalletMutation,
     reputation::ReputationMutation,
+    work::WorkMutation,
 );
 
 /// What can be followed. Every stream takes `after`, a cursor to begin behind: nothing is missed and nothing comes twice.
 #[derive(MergedSubscription, Default)]
-pub struct Subscription(event::EventSubscription);
+pub struct Subscription(event::EventSubscription, work::WorkSubscription);
 
 fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
     async_graphql::Schema::build(Query::default(), Mutation::default(), Subscription::default())

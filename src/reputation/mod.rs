@@ -260,9 +260,9 @@ fn already_rated(error: DbErr) -> Error {
     }
 }
 
-/// Locks the row of an agent, and makes it first where there is none. Two first pieces of evidence at the same time both try
+/// Locks the evidence about an agent, and makes it first where there is none. Two first pieces of evidence at the same time both try
 /// to make it; one of them does, and the other waits for the lock.
-async fn lock(work: &Work, agent: AgentId) -> Result<reputation::Model> {
+pub async fn lock(work: &Work, agent: AgentId) -> Result<reputation::Model> {
     let find = || reputation::Entity::find_by_id(agent).lock_exclusive();
     if let Some(row) = find().one(work.tx()).await? {
         return Ok(row);

@@ -35,7 +35,7 @@ use std::time::Duration;
 use entity::{
     agent, auction,
     auction::{AwardMode, Visibility},
-    bid,
+    bid, bond,
     channel::CloseReason,
     commitment, delegation,
     event::{self, Payload},
@@ -154,7 +154,8 @@ async fn open(work: &mut Work, task: task::Model, terms: AuctionTerms) -> Result
     task.deadline_at = auction.deadline_at;
     let at_once = terms.closes_in.is_none();
     if at_once || bidding_is_over(&auction) {
-        let (auction, task) = end_bidding(work, auction, task).await?;
+        // Boxed: a decision keeps much on its way, and every task that is posted would carry it.
+        let (auction, task) = Box::pin(end_bidding(work, auction, task)).await?;
         return Ok((task, auction));
     }
     save(work, &task).await?;
@@ -313,10 +314,10 @@ async fn end_bidding(
 async fn choose(work: &mut Work, auction: auction::Model, task: task::Model) -> Result<(auction::Model, task::Model)> {
     match auction.award_mode {
         AwardMode::Automatic => {
+            let bonds = auctions::bond::lock_to_decide(work, &auction, Purse::of(&task)).await?;
             if let Some(win) = auctions::decide(work, &auction, None).await? {
-                return award_to(work, auction, task, &win).await;
+                return award_to(work, auction, task, &win, bonds).await;
             }
-            let bonds = auctions::bond::lock(work, &auction).await?;
             auctions::bond::decided(work, &auction, bonds, None).await?;
             expire_auction(work, auction, task).await
         }
@@ -352,8 +353,9 @@ pub async fn award(work: &mut Work, id: AuctionId, chosen: Option<BidId>) -> Res
         return Err(AuctionRefused::BidsNotRevealed.into());
     }
     let task = lock(work, auction.task_id).await?;
+    let bonds = auctions::bond::lock_to_decide(work, &auction, Purse::of(&task)).await?;
     let win = auctions::decide(work, &auction, chosen).await?.ok_or(AuctionRefused::NoEligibleBid)?;
-    award_to(work, auction, task, &win).await.map(|(auction, _)| auction)
+    award_to(work, auction, task, &win, bonds).await.map(|(auction, _)| auction)
 }
 
 /// Closes an auction whose time has come, or ends its reveals. Answers whether there was anything to do.
@@ -389,8 +391,8 @@ async fn award_to(
     auction: auction::Model,
     task: task::Model,
     win: &Win,
+    bonds: Vec<bond::Model>,
 ) -> Result<(auction::Model, task::Model)> {
-    let bonds = auctions::bond::lock(work, &auction).await?;
     let channel: ChannelId = work.fresh();
     let hold = ledger::award(work, task.hold_id, Purse::of(&task), task.id, channel, win.price).await?;
     auctions::bond::decided(work, &auction, bonds, Some(win.agent.id)).await?;
@@ -450,7 +452,25 @@ async fn assign(
         ..task
     };
     save(work, &task).await?;
+    offer(work, &task, &win.agent, 0);
     Ok(task)
+}
+
+/// Tells an agent that runs elsewhere that it may claim its work, which was claimed `claims` times before. Hosted work is found by the
+/// workers without being told.
+pub fn offer(work: &mut Work, task: &task::Model, agent: &agent::Model, claims: i32) {
+    match agent.runtime {
+        agent::Runtime::Hosted => {}
+        agent::Runtime::External => {
+            let payload = Payload {
+                amount: task.price,
+                attempt: Some(claims.saturating_add(1)),
+                runtime: Some(agent.runtime),
+                ..Payload::default()
+            };
+            work.record(about_work(task, agent, event::Kind::WorkOffered, payload));
+        }
+    }
 }
 
 async fn expire_auction(
@@ -724,7 +744,15 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
     let settled =
         channels::settle(work, channel, (payer, agent.owner_id), Amount::ZERO, CloseReason::Forfeited).await?;
     auctions::bond::not_started(work, &task, agent.runtime == agent::Runtime::External).await?;
-    if agent.runtime == agent::Runtime::External {
+    let balance = payer.balance(work.tx()).await?;
+    let next = auctions::runners_up(work, &auction).await?.into_iter().find(|win| win.price.micros() <= balance);
+    let blamed = agent.runtime == agent::Runtime::External;
+    if blamed {
+        // Settlements lock the evidence about an agent before the agent.
+        reputation::lock(work, agent.id).await?;
+    }
+    agents::lock_in_order(work, [agent.id].into_iter().chain(next.as_ref().map(|win| win.agent.id))).await?;
+    if blamed {
         // A hosted agent waits for our executor, so that it did not start is no evidence about it.
         let amount = task.price.unwrap_or(Amount::ZERO);
         let evidence = Evidence {
@@ -738,8 +766,13 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
         };
         reputation::record_outcome(work, evidence).await?;
     }
-    let balance = payer.balance(work.tx()).await?;
-    let next = auctions::runners_up(work, &auction).await?.into_iter().find(|win| win.price.micros() <= balance);
+    agents::let_go(work, agent.id).await?;
+    if let Some(win) = &next
+        && !agents::take_up(work, win.agent.id).await?
+    {
+        // It had room when it was chosen. Others may be locked in no order any more, so this is tried again from the start.
+        return Err(Error::Unavailable("The next bidder was given other work just now; try again."));
+    }
     let auction = auctions::replace_winner(work, auction, bid, next.as_ref()).await?;
     let Some(win) = next else {
         let why = ("NO_AGENT_STARTED", "No agent started the work in time.");

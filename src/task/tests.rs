@@ -80,6 +80,7 @@ impl Market {
             min_price: None,
             promised: None,
             public_key: None,
+            capacity: None,
         };
         self.app.store().write(owner.clone(), async |work| agents::register(work, new).await).await.unwrap().id
     }

@@ -365,6 +365,7 @@ impl Stage {
             min_price: None,
             promised: None,
             public_key: Some(hex::encode(public_key(&AGENT))),
+            capacity: Some(10_000),
         };
         let store = world.app.store();
         let agent = store.write(owner.clone(), async |work| agents::register(work, new).await).await.unwrap().id;

@@ -171,6 +171,7 @@ async fn mutations_have_one_shape() {
         ("pauseAgent", "sets what is set"),
         ("resumeAgent", "sets what is set"),
         ("retireAgent", "sets what is set"),
+        ("heartbeat", "gives the lease the same end, or a later one"),
     ];
     let world = World::start().await;
     let schema = world.anonymous().query(SCHEMA, json!({})).await["__schema"].clone();

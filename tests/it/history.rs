@@ -103,6 +103,7 @@ impl History {
             min_price: None,
             promised: None,
             public_key: None,
+            capacity: Some(10_000),
         };
         let caller = self.users[owner].clone();
         let id = self.write(&caller, async |work| agents::register(work, new).await).await.unwrap().id;

@@ -51,6 +51,8 @@ mod metrics;
 #[cfg(test)]
 mod migration;
 #[cfg(test)]
+mod outside;
+#[cfg(test)]
 mod permission;
 #[cfg(test)]
 mod race;
@@ -78,3 +80,5 @@ mod upgrade;
 mod user;
 #[cfg(test)]
 mod wallet;
+#[cfg(test)]
+mod work;

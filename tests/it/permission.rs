@@ -327,6 +327,14 @@ fn rows() -> Vec<Row> {
         .note("of a task and its channel")
         .private(),
         query("serviceInfo", "", "{ version }", Nobody, everybody(&yes())),
+        query(
+            "workOffers",
+            "(agentId: \"$bidder\")",
+            "{ taskId }",
+            Owner,
+            [error("UNAUTHENTICATED"), null(), yes(), null(), null()],
+        )
+        .private(),
         query("economicHealth", "", "{ creditsInWallets }", Nobody, everybody(&yes())),
         query("rateLimit", "", "{ limit }", Nobody, everybody(&Answer::Null)),
         query("marketStats", "", "{ users }", Nobody, everybody(&yes())),
@@ -451,6 +459,20 @@ fn rows() -> Vec<Row> {
             Payer,
             [error("UNAUTHENTICATED"), error("FORBIDDEN"), error("FORBIDDEN"), yes(), error("FORBIDDEN")],
         ),
+        mutation("claimTask", &json!({ "taskId": "$claimable", "idempotencyKey": "$key" }), Owner, party_does()),
+        mutation("heartbeat", &json!({ "taskId": "$beating", "token": "1" }), Owner, party_does()),
+        mutation(
+            "submitResult",
+            &json!({ "taskId": "$submittable", "token": "1", "output": 1, "idempotencyKey": "$key" }),
+            Owner,
+            party_does(),
+        ),
+        mutation(
+            "failTask",
+            &json!({ "taskId": "$failable", "token": "1", "code": "X", "message": "No.", "idempotencyKey": "$key" }),
+            Owner,
+            party_does(),
+        ),
         subscription("auctionEvents", "auctionId: \"$auction\"", Nobody, everybody(&yes())),
         subscription("marketEvents", "", Nobody, everybody(&yes())),
         subscription(
@@ -466,6 +488,13 @@ fn rows() -> Vec<Row> {
             Payer,
             [error("UNAUTHENTICATED"), Answer::Empty, yes(), Answer::Empty, Answer::Empty],
         ),
+        subscription(
+            "workOffered",
+            "agentId: \"$bidder\"",
+            Owner,
+            [error("UNAUTHENTICATED"), error("NOT_FOUND"), yes(), error("NOT_FOUND"), error("NOT_FOUND")],
+        )
+        .private(),
         subscription("reputationEvents", "agentId: \"$agent\"", Nobody, everybody(&yes())),
         object("User", "email", user, "/user/email", Payer, parties()),
         object("User", "status", user, "/user/status", Payer, parties()),
@@ -672,8 +701,29 @@ impl Cast {
         cast.know("transfer", own["transfers"]["nodes"][0]["id"].as_str().unwrap().to_owned());
         cast.know("account", own["transfers"]["nodes"][0]["credit"]["id"].as_str().unwrap().to_owned());
         cast.know("start", start);
-        cast.quarrel().await;
+        Box::pin(cast.quarrel()).await;
+        Box::pin(cast.work()).await;
         cast
+    }
+
+    /// Work that an agent elsewhere won: one piece to claim, and three that it has claimed.
+    async fn work(&mut self) {
+        for name in ["claimable", "beating", "submittable", "failable"] {
+            let input = posted(
+                &json!({ "capabilities": ["solo"], "budget": "1", "closesIn": "PT1H", "closeAfterBids": 1, "timeout": "PT1M" }),
+            );
+            let made = self.make("createAuction", "CreateAuction", "auction { id task { id } }", input).await;
+            let auction = made["auction"]["id"].as_str().unwrap().to_owned();
+            let task = made["auction"]["task"]["id"].as_str().unwrap().to_owned();
+            let bid = json!({
+                "auctionId": auction, "agentId": self.things["bidder"], "price": "1", "idempotencyKey": fresh_key(),
+            });
+            self.owner.call("submitBid", "bid { id }", bid).await;
+            if name != "claimable" {
+                self.owner.call("claimTask", "claim { token }", json!({ "taskId": task })).await;
+            }
+            self.know(name, task);
+        }
     }
 
     /// Results that wait for their payer, and disputes with something shown by both parties.

@@ -744,6 +744,7 @@ impl Market {
             min_price: None,
             promised: None,
             public_key: None,
+            capacity: Some(10_000),
         };
         let owner = &self.people[owner];
         let id = self.write(owner, async |work| agents::register(work, new).await).await.unwrap().id;

@@ -158,7 +158,10 @@ fn rules_are_pure() {
     let mut broken = Vec::new();
     for (name, text) in files("src").into_iter().filter(|(name, _)| name.ends_with("/rules.rs")) {
         let code = code(&name, &text);
-        broken.extend(IMPURE.iter().filter(|word| code.contains(**word)).map(|word| format!("{name} names {word}")));
+        // `Work` is a type, and `WorkNotOffered` is not.
+        let whole = |word: &str| code.split(|letter: char| !letter.is_alphanumeric()).any(|name| name == word);
+        let is_named = |word: &&&str| if **word == "Work" { whole(word) } else { code.contains(**word) };
+        broken.extend(IMPURE.iter().filter(is_named).map(|word| format!("{name} names {word}")));
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }

@@ -140,11 +140,11 @@ pub const OPERATIONS: &[Operation] = &[
         field: "createAuction",
         document: "mutation($input: CreateAuctionInput!) { createAuction(input: $input) {
             auction { id task { id } } userErrors { code } } }",
-        weight: [0, 3],
+        weight: [0, 6],
         make: |_, _, number| {
             let input = json!({
                 "title": mark(number), "capabilities": ["hand"], "input": number, "budget": "4", "awardMode": "MANUAL",
-                "closesIn": "PT60S", "startTimeout": "PT1S",
+                "closesIn": "PT60S", "startTimeout": "PT3S",
             });
             Some((input, mark(number)))
         },
@@ -189,17 +189,56 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         field: "awardAuction",
         document: "mutation($input: AwardAuctionInput!) { awardAuction(input: $input) {
-            auction { id status clearingPrice } userErrors { code } } }",
-        weight: [0, 3],
+            auction { id status clearingPrice winningBid { agent { id } } task { id } } userErrors { code } } }",
+        weight: [0, 8],
         make: |player, _, _| {
             // The oldest, so that there was time for bids.
             let ready = player.manual.len() > 1;
             ready.then(|| player.manual.remove(0)).map(|(auction, mark)| (json!({ "auctionId": auction }), mark))
         },
-        learn: nothing,
+        learn: |_, board, intent, payload| {
+            let auction = &payload["auction"];
+            let (agent, task) = (text(&auction["winningBid"]["agent"]["id"]), text(&auction["task"]["id"]));
+            board.wins.lock().unwrap().push((agent, task, intent.mark.clone()));
+        },
         count: "SELECT COUNT(*) AS n FROM auctions JOIN tasks ON tasks.id = auctions.task_id \
                 WHERE auctions.award_mode = 'MANUAL' AND auctions.winning_bid_id IS NOT NULL AND tasks.title = '{mark}'",
         total: Some("SELECT COUNT(*) AS n FROM auctions WHERE award_mode = 'MANUAL' AND winning_bid_id IS NOT NULL"),
+        moves: 0,
+    },
+    Operation {
+        field: "claimTask",
+        document: "mutation($input: ClaimTaskInput!) { claimTask(input: $input) {
+            claim { token attempt } userErrors { code } } }",
+        weight: [0, 6],
+        // Each win is claimed once, so that its first claim is the intent's.
+        make: |player, board, _| {
+            let (_, task, mark) = board.win_of(&player.agent)?;
+            Some((json!({ "taskId": task, "worker": "a client" }), mark))
+        },
+        learn: |player, _, intent, payload| {
+            let task = text(&intent.variables["input"]["taskId"]);
+            player.claims.push((task, text(&payload["claim"]["token"]), intent.mark.clone()));
+        },
+        count: "SELECT COUNT(*) AS n FROM events JOIN tasks ON tasks.id = events.task_id \
+                WHERE events.kind = 'TASK_STARTED' AND tasks.title = '{mark}'",
+        total: None,
+        moves: 0,
+    },
+    Operation {
+        field: "submitResult",
+        document: "mutation($input: SubmitResultInput!) { submitResult(input: $input) {
+            task { id status paid } userErrors { code } } }",
+        weight: [0, 6],
+        make: |player, _, number| {
+            player.claims.pop().map(|(task, token, mark)| {
+                (json!({ "taskId": task, "token": token, "output": number, "logs": "done" }), mark)
+            })
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM task_results JOIN tasks ON tasks.id = task_results.task_id \
+                WHERE task_results.outcome = 'SUCCEEDED' AND task_results.logs = 'done' AND tasks.title = '{mark}'",
+        total: Some("SELECT COUNT(*) AS n FROM task_results WHERE outcome = 'SUCCEEDED' AND logs = 'done'"),
         moves: 0,
     },
     Operation {
@@ -384,6 +423,8 @@ struct Stream {
 pub struct Board {
     auctions: Mutex<Vec<String>>,
     channels: Mutex<Vec<Stream>>,
+    /// What was awarded by hand and not claimed: the agent, the task and its title.
+    wins: Mutex<Vec<(String, String, String)>>,
     users: Vec<String>,
     agents: Vec<String>,
     /// When every streaming channel ends.
@@ -403,6 +444,13 @@ impl Board {
         let mut channels = self.channels.lock().unwrap();
         let found = channels.iter().position(|stream| stream.agent == agent).filter(|_| channels.len() > spare);
         found.map(|at| channels.remove(at))
+    }
+
+    /// Something that an agent won and that is nobody's intent yet.
+    fn win_of(&self, agent: &str) -> Option<(String, String, String)> {
+        let mut wins = self.wins.lock().unwrap();
+        let found = wins.iter().position(|(winner, ..)| winner == agent)?;
+        Some(wins.remove(found))
     }
 
     /// One of the newest auctions.
@@ -426,6 +474,8 @@ pub struct Player {
     leftover: Vec<String>,
     bids: Vec<(String, String)>,
     channels: Vec<String>,
+    /// What it claimed: the task, the token and the task's title.
+    claims: Vec<(String, String, String)>,
 }
 
 /// How a client behaves towards a service that fails.
@@ -683,6 +733,7 @@ fn player(number: usize, email: String, client: Client, agent: String, seed: u64
         leftover: Vec::new(),
         bids: Vec::new(),
         channels: Vec::new(),
+        claims: Vec::new(),
     }
 }
 

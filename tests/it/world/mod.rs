@@ -271,6 +271,7 @@ impl World {
         self.check_events().await;
         self.check_holds().await;
         self.check_bonds().await;
+        self.check_work().await;
         self.check_documents().await;
         self.app.shutdown(PATIENCE).await;
     }
@@ -303,6 +304,15 @@ impl World {
         let store = self.app.store();
         let row = store.read().query_one_raw(Statement::from_string(store.backend(), sql)).await.unwrap().unwrap();
         assert_eq!(row.try_get_by_index::<i64>(0).unwrap(), 0, "bonds are stuck");
+    }
+
+    /// What an agent is counted to have in work is what it has.
+    async fn check_work(&self) {
+        let sql = "SELECT COUNT(*) FROM agents a WHERE a.in_work <> \
+             (SELECT COUNT(*) FROM executions e WHERE e.agent_id = a.id AND e.status IN ('READY', 'RUNNING'))";
+        let store = self.app.store();
+        let row = store.read().query_one_raw(Statement::from_string(store.backend(), sql)).await.unwrap().unwrap();
+        assert_eq!(row.try_get_by_index::<i64>(0).unwrap(), 0, "agents whose work is counted wrong");
     }
 
     async fn check_holds(&self) {
