@@ -93,6 +93,7 @@ async fn market(folder: &std::path::Path) -> Market {
         promised: None,
         public_key: None,
         capacity: Some(10_000),
+        fuel_price: None,
     };
     let hosted = new("hosted", Runtime::Hosted);
     app.store()

@@ -10,7 +10,7 @@ use std::{
 
 use entity::{event, time::Timestamp};
 use futures_util::FutureExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -33,10 +33,13 @@ use crate::{
     store::{Clock, Entropy, Instance, Store},
     sweep,
     user::Auth,
+    webhook::messenger::Messenger,
 };
 
 /// How long an idle worker waits before it looks for work by itself; a commit that makes work wakes it at once.
 const IDLE: Duration = Duration::from_millis(500);
+/// How many rounds of messages are carried at the same time.
+const MESSENGERS: usize = 2;
 /// How often the gauges of the market are sampled.
 const SAMPLE: Duration = Duration::from_secs(15);
 /// How often the newest part of the books is audited while the service runs.
@@ -60,6 +63,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     worker: Worker,
     work_waits: Arc<Notify>,
+    messenger: OnceCell<Messenger>,
+    messages_wait: Arc<Notify>,
     last_audit: Mutex<Option<Audit>>,
     audited: tokio::sync::Mutex<Option<Audited>>,
     tracker: TaskTracker,
@@ -91,11 +96,15 @@ impl App {
             Sandbox::new(SandboxConfig { concurrent_runs, ..SandboxConfig::default() }).map_err(Error::internal)?;
         let metrics = Arc::new(Metrics::new()?);
         let work_waits = Arc::new(Notify::new());
-        let (observed, waits) = (Arc::clone(&metrics), Arc::clone(&work_waits));
+        let messages_wait = Arc::new(Notify::new());
+        let (observed, waits, told) = (Arc::clone(&metrics), Arc::clone(&work_waits), Arc::clone(&messages_wait));
         store.on_commit(move |events| {
             observed.observe(events);
             if events.iter().any(makes_work) {
                 waits.notify_one();
+            }
+            if events.iter().any(makes_messages) {
+                told.notify_one();
             }
         })?;
         let worker = Worker {
@@ -117,6 +126,8 @@ impl App {
             metrics,
             worker,
             work_waits,
+            messenger: OnceCell::new(),
+            messages_wait,
             last_audit,
             audited,
             tracker,
@@ -125,12 +136,15 @@ impl App {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Starts what runs in the background: the event feed, the sweeper, the workers, the sampler and the audit.
+    /// Starts what runs in the background: the event feed, the sweeper, the workers, the messengers, the sampler and the audit.
     pub fn start(&self) {
         self.feed();
         self.keep("the sweeper", |app| sweep::run(app.store().clone(), app.config().sweep_interval, app.stop()));
         for _ in 0..self.config().execution.concurrency {
             self.keep("a worker", Self::work);
+        }
+        for _ in 0..MESSENGERS {
+            self.keep("a messenger", Self::carry);
         }
         self.keep("the sampler", |app| app.every(SAMPLE, async |app| app.metrics().sample(app.store()).await));
         self.keep("the audit", |app| app.every(AUDIT, async |app| app.audit_recent().await.map(|_| ())));
@@ -190,6 +204,32 @@ impl App {
             () = self.0.work_waits.notified() => {}
             () = tokio::time::sleep(IDLE) => {}
         }
+    }
+
+    async fn carry(self) {
+        while !self.stop().is_cancelled() {
+            match self.carry_once().await {
+                Ok(0) => {}
+                // There may be more, and somebody else may be idle.
+                Ok(_) => {
+                    self.0.messages_wait.notify_one();
+                    continue;
+                }
+                Err(error) => tracing::error!(%error, "messages could not be carried; they will be tried again"),
+            }
+            tokio::select! {
+                () = self.stop().cancelled_owned() => {}
+                () = self.0.messages_wait.notified() => {}
+                () = tokio::time::sleep(IDLE) => {}
+            }
+        }
+    }
+
+    /// Carries the messages to outside agents that are due, one for each agent. Answers how many there were.
+    pub async fn carry_once(&self) -> Result<usize> {
+        // Made when it is needed: it reads the certificates of this machine, and there may be none.
+        let made = self.0.messenger.get_or_try_init(async || Messenger::new(self.store().clone())).await;
+        made?.carry().await
     }
 
     async fn every(self, period: Duration, what: impl AsyncFn(&Self) -> Result<()>) {
@@ -323,6 +363,11 @@ impl App {
         &self.0.modules
     }
 
+    /// What hosted work runs with, and what outside work is judged with.
+    pub fn worker(&self) -> &Worker {
+        &self.0.worker
+    }
+
     pub fn sandbox(&self) -> &Sandbox {
         &self.0.sandbox
     }
@@ -380,6 +425,11 @@ pub async fn verify(from: impl BufRead, key: Option<[u8; 32]>, kept: Option<(i64
 /// Whether an event means that hosted work may wait.
 fn makes_work(event: &event::Model) -> bool {
     matches!(event.kind, event::Kind::ChannelOpened | event::Kind::TaskRetried)
+}
+
+/// Whether an event means that a message to an outside agent may wait.
+fn makes_messages(event: &event::Model) -> bool {
+    matches!(event.kind, event::Kind::ChannelOpened | event::Kind::TaskCompleted | event::Kind::TaskRefunded)
 }
 
 fn logged(what: &str, ended: Result<()>) {

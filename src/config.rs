@@ -87,6 +87,8 @@ pub struct Terms {
     pub stream_margin: Duration,
     /// How long a streaming channel may live.
     pub max_stream: Duration,
+    /// Whether webhooks may lead to private networks, and go without TLS: for tests and closed networks.
+    pub allow_private_webhooks: bool,
 }
 
 impl Default for Terms {
@@ -121,6 +123,7 @@ impl Default for Terms {
             max_settle_delay: Duration::from_hours(30 * 24),
             stream_margin: Duration::from_mins(5),
             max_stream: Duration::from_hours(366 * 24),
+            allow_private_webhooks: false,
         }
     }
 }

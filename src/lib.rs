@@ -16,7 +16,7 @@
 //! | [`store`] | the unit of work, the event log, the clock |
 //! | [`ledger`] [`user`] | accounts, transfers, holds, audit; sign-in and keys |
 //! | [`agent`] | sellers of work and their modules |
-//! | [`reputation`] [`channel`] | what is known of an agent; where a price waits |
+//! | [`reputation`] [`channel`] [`webhook`] | what is known of an agent; where a price waits; messages to outside agents |
 //! | [`auction`] | bids, scores, closes |
 //! | [`document`] | signed certificates of awards and receipts of settlements |
 //! | [`task`] | the one path that buys work: award to settlement |
@@ -85,3 +85,4 @@ pub mod task;
 pub mod transport;
 pub mod user;
 pub mod voucher;
+pub mod webhook;

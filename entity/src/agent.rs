@@ -67,12 +67,14 @@ pub struct Model {
     /// How many tasks it does at once; as many as come when empty.
     pub capacity: Option<i32>,
     /// How many tasks it was awarded and has not ended.
+    #[serde(default)]
     pub in_work: i32,
     /// What a hosted agent charges for a million units of fuel; its price is then the most that a task can cost.
     pub fuel_price: Option<Amount>,
     /// Where an outside agent is told of work.
     pub webhook_url: Option<String>,
     /// Counts the secrets with which those messages were signed.
+    #[serde(default)]
     pub webhook_generation: i32,
 }
 

@@ -113,8 +113,10 @@ pub struct Model {
     /// Agents that stand committed, or stood so at the close.
     pub commitment_count: i32,
     /// Agents and owners, by their ids, who may not win it.
+    #[serde(default)]
     pub excluded: Words,
     /// Whether an outside agent that was not heard of lately cannot win it.
+    #[serde(default)]
     pub online_only: bool,
 }
 

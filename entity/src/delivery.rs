@@ -32,7 +32,7 @@ pub struct Model {
     pub task_id: Option<TaskId>,
     /// What it tells, for example `work.offered`.
     pub event: String,
-    /// Where it goes, as of its writing.
+    /// Where it goes: the agent's address, or the last one that it had.
     pub url: String,
     /// The exact text that is signed and sent.
     pub body: JsonText,

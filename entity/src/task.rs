@@ -69,6 +69,15 @@ choice! {
     }
 }
 
+/// What a task had before tasks said it: rows are kept as the answers of mutations, and those of earlier releases are read too.
+fn usual_priority() -> Priority {
+    Priority::Normal
+}
+
+fn usual_purpose() -> Purpose {
+    Purpose::Work
+}
+
 /// A row of `tasks`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, DeriveEntityModel)]
 #[sea_orm(table_name = "tasks")]
@@ -120,7 +129,9 @@ pub struct Model {
     pub submitted_at: Option<Timestamp>,
     /// The delegation that pays for it, out of its own escrow.
     pub delegation_id: Option<DelegationId>,
+    #[serde(default = "usual_priority")]
     pub priority: Priority,
+    #[serde(default = "usual_purpose")]
     pub purpose: Purpose,
     /// The module that says whether an output is good, fixed at the posting.
     pub checker_id: Option<ModuleId>,

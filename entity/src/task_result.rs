@@ -48,6 +48,10 @@ pub struct Model {
     pub output_sha256: Option<String>,
     /// What the payer had been charged when this was written: nothing where the payer's word came later.
     pub cost: Amount,
+    /// Whether the task's checker passed the output; empty without one, and where it could not say.
+    pub check_passed: Option<bool>,
+    /// What the checker said about it.
+    pub check_reason: Option<String>,
     pub created_at: Timestamp,
 }
 

@@ -1,4 +1,4 @@
-//! What outside agents need: how much an agent does at once, where it is told of work, and metered prices.
+//! What outside agents need: how much an agent does at once, where it is told of work, metered prices, and what checkers say.
 
 use sea_orm_migration::prelude::*;
 
@@ -23,6 +23,8 @@ impl MigrationTrait for Migration {
                 "ALTER TABLE agents ADD COLUMN webhook_url TEXT",
                 "ALTER TABLE agents ADD COLUMN webhook_generation INTEGER NOT NULL DEFAULT 0 CHECK (webhook_generation >= 0)",
                 "ALTER TABLE bids ADD COLUMN fuel_price BIGINT CHECK (fuel_price > 0)",
+                "ALTER TABLE task_results ADD COLUMN check_passed BOOLEAN",
+                "ALTER TABLE task_results ADD COLUMN check_reason TEXT CHECK (check_reason IS NULL OR check_passed IS NOT NULL)",
                 "ALTER TABLE auctions ADD COLUMN excluded {json} NOT NULL DEFAULT '[]'",
                 "ALTER TABLE auctions ADD COLUMN online_only BOOLEAN NOT NULL DEFAULT FALSE",
                 "ALTER TABLE executions ADD COLUMN queue_at BIGINT NOT NULL DEFAULT 0",
@@ -67,6 +69,7 @@ impl MigrationTrait for Migration {
         .await?;
         dialect::drop_columns(manager, "executions", &["queue_at"]).await?;
         dialect::drop_columns(manager, "auctions", &["excluded", "online_only"]).await?;
+        dialect::drop_columns(manager, "task_results", &["check_reason", "check_passed"]).await?;
         dialect::drop_columns(manager, "bids", &["fuel_price"]).await?;
         let columns = ["capacity", "in_work", "fuel_price", "webhook_url", "webhook_generation"];
         dialect::drop_columns(manager, "agents", &columns).await

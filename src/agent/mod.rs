@@ -69,6 +69,8 @@ pub struct NewAgent {
     pub public_key: Option<String>,
     /// How many tasks it does at once; see [`rules::usual_capacity`] when empty.
     pub capacity: Option<i32>,
+    /// What it charges for a million units of fuel, for a hosted agent; its price is then the most that a task can cost.
+    pub fuel_price: Option<Amount>,
 }
 
 /// What of an agent changes; what is empty stays.
@@ -83,6 +85,8 @@ pub struct AgentChange {
     pub promised: Option<Duration>,
     pub public_key: Option<String>,
     pub capacity: Option<i32>,
+    /// The price of a million units of fuel, or none from now on.
+    pub fuel_price: Option<Option<Amount>>,
     /// The version that the caller read; the change is refused when there is a newer one.
     pub expected_version: Option<i32>,
 }
@@ -101,6 +105,7 @@ pub async fn register(work: &mut Work, new: NewAgent) -> Result<Model> {
     let promised_ms = new.promised.map(rules::promised_ms).transpose()?;
     let public_key = new.public_key.map(rules::public_key).transpose()?;
     let capacity = new.capacity.map(rules::capacity).transpose()?.or_else(|| rules::usual_capacity(new.runtime));
+    let fuel_price = rules::fuel_price(new.runtime, new.fuel_price)?;
     if is_taken(work, owner, &name).await? {
         return Err(AgentRefused::AgentNameTaken.into());
     }
@@ -126,7 +131,7 @@ pub async fn register(work: &mut Work, new: NewAgent) -> Result<Model> {
         public_key,
         capacity,
         in_work: 0,
-        fuel_price: None,
+        fuel_price,
         webhook_url: None,
         webhook_generation: 0,
     };
@@ -165,6 +170,9 @@ pub async fn update(work: &mut Work, id: AgentId, change: AgentChange) -> Result
     }
     if let Some(capacity) = change.capacity {
         agent.capacity = Some(rules::capacity(capacity)?);
+    }
+    if let Some(fuel_price) = change.fuel_price {
+        agent.fuel_price = rules::fuel_price(agent.runtime, fuel_price)?;
     }
     if agent == old {
         return Ok(old);
@@ -327,6 +335,13 @@ pub async fn appear(store: &Store, caller: &Caller, id: AgentId, scope: Scope) -
     }
 }
 
+/// Gives a locked agent, which may be changed, another address for messages and another number of secrets. See `webhook::set`.
+pub async fn set_webhook(work: &Work, old: Model, url: Option<String>, generation: i32) -> Result<Model> {
+    rules::may_change(&old, None)?;
+    let agent = Model { webhook_url: url, webhook_generation: generation, ..old.clone() };
+    if agent == old { Ok(old) } else { save(work, &old, agent).await }
+}
+
 /// Capabilities as they are stored and compared: lower case, sorted, without repetition, at most 20 of at most 64 characters.
 pub fn normalise_capabilities(words: Vec<String>, at_least_one: bool) -> Result<Words> {
     rules::capabilities(words, at_least_one)
@@ -485,7 +500,7 @@ fn can_all(capabilities: &Words) -> Condition {
 }
 
 /// The caller's agent, locked. Credentials are checked before the database is asked.
-async fn lock_own(work: &Work, id: AgentId) -> Result<Model> {
+pub async fn lock_own(work: &Work, id: AgentId) -> Result<Model> {
     work.caller().with_scope(Scope::AgentsWrite)?;
     let agent = agent::Entity::find_by_id(id).lock_exclusive().one(work.tx()).await?.ok_or(Error::NotFound("agent"))?;
     work.caller().controls(&agent, Scope::AgentsWrite)?;

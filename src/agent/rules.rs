@@ -36,8 +36,8 @@ refusals! {
     AgentRefused {
         /// A retired agent stays retired.
         AgentRetired = "This agent is retired, which is final. Register a new one.",
-        /// Modules are for agents that we host.
-        AgentNotHosted = "This agent runs elsewhere; only hosted agents have modules.",
+        /// Modules, and prices by what a module takes, are for agents that we host.
+        AgentNotHosted = "This agent runs elsewhere; only hosted agents have modules and metered prices.",
         /// Somebody changed the agent since the caller read it.
         StaleVersion = "The agent has changed since you read it. Read it again and repeat the change.",
         /// The owner has an agent of that name.
@@ -129,6 +129,18 @@ pub fn price(price: Amount) -> Result<Amount> {
         return Err(Error::invalid("price", "must be positive and at most 1000000000 credits"));
     }
     Ok(price)
+}
+
+/// What an agent charges for a million units of fuel. Where its work runs elsewhere, nobody but its owner counts fuel.
+pub fn fuel_price(runtime: Runtime, price: Option<Amount>) -> Result<Option<Amount>> {
+    let Some(price) = price else { return Ok(None) };
+    match runtime {
+        Runtime::Hosted if price.is_zero() || price > MAX_AMOUNT => {
+            Err(Error::invalid("pricePerMillionFuel", "must be positive and at most 1000000000 credits"))
+        }
+        Runtime::Hosted => Ok(Some(price)),
+        Runtime::External => Err(AgentRefused::AgentNotHosted.into()),
+    }
 }
 
 /// The least that an agent works for, beside its price.

@@ -146,6 +146,7 @@ fn offer(name: &str, capabilities: &[&str], price: u32) -> NewAgent {
         promised: Some(Duration::from_secs(2)),
         public_key: None,
         capacity: None,
+        fuel_price: None,
     }
 }
 
@@ -284,6 +285,7 @@ async fn an_owner_changes_an_agent_and_the_search_follows() {
         promised: Some(Duration::from_millis(1_500)),
         public_key: Some("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".into()),
         capacity: Some(3),
+        fuel_price: None,
         expected_version: Some(1),
     };
     let changed = world.changed(&owner, agent.id, change.clone()).await.unwrap();

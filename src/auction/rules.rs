@@ -384,6 +384,18 @@ pub fn extended_close(auction: &auction::Model, now: Timestamp, max_extensions: 
 /// Asserts at compile time that the largest score fits: 10⁸ times the largest budget.
 const _: () = assert!(SCALE * 1_000_000_000_000_000 < i128::MAX);
 
+/// The unit in which fuel is priced.
+const FUEL_UNIT: u128 = 1_000_000;
+
+/// What good work is charged whose price is metered: its fuel at the agent's price for a million units, rounded up to a whole
+/// micro-credit and one at least, but never more than the price of the award.
+#[must_use]
+pub fn metered(price: Amount, fuel: u64, fuel_price: Amount) -> Amount {
+    let micros = |amount: Amount| u128::from(amount.micros().unsigned_abs());
+    let used = u128::from(fuel).saturating_mul(micros(fuel_price)).div_ceil(FUEL_UNIT).max(1);
+    i64::try_from(used).ok().and_then(Amount::from_micros).map_or(price, |used| used.min(price))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -408,6 +420,24 @@ mod tests {
 
     fn winner(offers: &[Offer], budget: i64, weight: i32) -> i32 {
         rank(offers, micros(budget), weight)[0].0.seq
+    }
+
+    #[test]
+    fn fuel_is_charged_by_the_million_rounded_up_and_capped() {
+        let amount = |micros| Amount::from_micros(micros).unwrap();
+        for (price, fuel, fuel_price, charge) in [
+            (3_000_000, 1_000_000, 500_000, 500_000),
+            (3_000_000, 1_000_001, 500_000, 500_001),
+            (3_000_000, 0, 500_000, 1),
+            (3_000_000, 1, 1, 1),
+            (3_000_000, 6_000_000, 500_000, 3_000_000),
+            (3_000_000, 6_000_001, 500_000, 3_000_000),
+            (1, u64::MAX, 1, 1),
+            (1_000_000_000_000_000, u64::MAX, 1_000_000_000_000_000, 1_000_000_000_000_000),
+            (1_000_000_000_000_000, 2_000_000_000, 7, 14_000),
+        ] {
+            assert_eq!(metered(amount(price), fuel, amount(fuel_price)), amount(charge), "{price} {fuel} {fuel_price}");
+        }
     }
 
     #[test]

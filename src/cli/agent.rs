@@ -4,8 +4,9 @@
 use std::{convert::Infallible, io::Write as _, path::Path, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use clap::Subcommand;
+use entity::{id::TaskId, money::Amount, text::JsonText};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -16,11 +17,13 @@ use super::{
 };
 use crate::{
     agent::modules::{Interface, Invalid, inspect},
+    auction::rules,
     config::Config,
     execution::{
-        self, Attempt,
+        self, Attempt, AttemptError, Judgement,
         sandbox::{Request, Sandbox, SandboxConfig},
     },
+    task::{Check, Fault, Usage, rules::MAX_CHECK},
 };
 
 /// The instant at which a trial begins, in seconds since 1970: the first of 2026. It is always the same, and so is the seed of
@@ -45,9 +48,24 @@ pub(super) enum AgentCommand {
         /// The JSON document that it gets; - for standard input.
         #[arg(long, value_name = "FILE")]
         input: PathBuf,
+        /// A module that says whether the output is good, as the checker of a task does.
+        #[arg(long, value_name = "FILE")]
+        checker: Option<PathBuf>,
         /// How many seconds it may take; what a task gets that asks for none when it is left out.
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=300))]
         timeout: Option<u64>,
+        /// Print the bill too: what the run costs at this price for a million units of fuel.
+        #[arg(long, value_name = "CREDITS", requires = "cap")]
+        price_per_million_fuel: Option<Amount>,
+        /// The most that it may cost: the price of the award.
+        #[arg(long, value_name = "CREDITS", requires = "price_per_million_fuel")]
+        cap: Option<Amount>,
+        /// Run it with the randomness that this task gave it, to repeat its run.
+        #[arg(long, value_name = "ID")]
+        task_id: Option<TaskId>,
+        /// Let its clock begin at this instant, the `createdAt` of a task.
+        #[arg(long, value_name = "INSTANT")]
+        created_at: Option<DateTime<Utc>>,
         /// Print a JSON document with the output, the log and what the run took.
         #[arg(long)]
         json: bool,
@@ -59,9 +77,12 @@ pub(super) async fn run(command: AgentCommand, settings: &Settings) -> Result<()
     let config = settings.config();
     match command {
         AgentCommand::Check { file, json } => check(&file, json, &config).await,
-        AgentCommand::Run { file, input, timeout, json } => {
+        AgentCommand::Run { file, input, checker, timeout, price_per_million_fuel, cap, task_id, created_at, json } => {
             let timeout = timeout.map_or(config.terms.run_timeout, Duration::from_secs);
-            try_out(&file, &input, timeout, json, &config).await
+            let now = created_at.or(DateTime::from_timestamp(BEGINNING, 0)).unwrap_or_default();
+            let seed = task_id.map_or([0; 32], execution::seed);
+            let terms = price_per_million_fuel.zip(cap);
+            try_out(Trial { file, input, checker, timeout, now, seed, terms, json }, &config).await
         }
     }
 }
@@ -104,42 +125,83 @@ async fn check(file: &Path, as_json: bool, config: &Config) -> Result<(), Failur
     Ok(())
 }
 
-async fn try_out(file: &Path, input: &Path, timeout: Duration, as_json: bool, config: &Config) -> Result<(), Failure> {
-    let bytes = read(file)?;
-    let input = json_input(input)?;
-    let candidate = match admit(bytes, config).await? {
-        Ok(candidate) => candidate,
+/// What is tried, on what, and how.
+struct Trial {
+    file: PathBuf,
+    input: PathBuf,
+    checker: Option<PathBuf>,
+    timeout: Duration,
+    /// What its clock and its randomness begin with.
+    now: DateTime<Utc>,
+    seed: [u8; 32],
+    /// The price of a million units of fuel and the most that a run may cost.
+    terms: Option<(Amount, Amount)>,
+    json: bool,
+}
+
+async fn try_out(trial: Trial, config: &Config) -> Result<(), Failure> {
+    let Trial { file, input, checker, timeout, now, seed, terms, json } = trial;
+    let bytes = read(&file)?;
+    let input = json_input(&input)?;
+    let checker = checker.map(|checker| Ok::<_, Failure>((read(&checker)?, checker))).transpose()?;
+    let Candidate { bytes, sha256, interface, sandbox } = candidate(&file, bytes, json, config).await?;
+    let checker = match checker {
+        Some((bytes, place)) => {
+            let Candidate { bytes, sha256, .. } = candidate(&place, bytes, json, config).await?;
+            Some((bytes, sha256))
+        }
+        None => None,
+    };
+    let request = Request { sha256, input, limits: execution::limits(&config.execution, timeout), now, seed };
+    let limits = execution::limits(&config.execution, timeout.min(MAX_CHECK));
+    let checker = checker.map(|(bytes, sha256)| {
+        let request = Request { sha256, limits, ..request.clone() };
+        (request, async || Ok::<_, Infallible>(bytes))
+    });
+    let broken = |error: AttemptError| Failure::failed(format!("{error}."), "Try again with more memory free.");
+    let attempt = execution::attempt(&sandbox, request, async || Ok::<_, Infallible>(bytes)).await.map_err(broken)?;
+    let Attempt { outcome, logs, usage } = attempt;
+    let Judgement { outcome, check } = match outcome {
+        Ok(output) => execution::verify(&sandbox, output, None, checker).await.map_err(broken)?,
+        Err(fault) => Judgement { outcome: Err(fault), check: None },
+    };
+    let bill = terms.map(|(fuel_price, cap)| rules::metered(cap, usage.fuel, fuel_price));
+    report(interface, &Outcome { outcome: &outcome, check: check.as_ref(), logs: &logs, usage, bill }, json)?;
+    let Err(fault) = outcome else { return Ok(()) };
+    let guilty = if fault.of_agent { "is at fault" } else { "cannot be judged" };
+    Err(Failure::failed(
+        format!("{} {guilty} ({}): {}.", file.display(), fault.code, fault.message.trim_end_matches('.')),
+        "A task would be refunded, and nobody paid.",
+    ))
+}
+
+/// A module that can be hosted; the failure is told of any other.
+async fn candidate(file: &Path, bytes: Bytes, as_json: bool, config: &Config) -> Result<Candidate, Failure> {
+    match admit(bytes, config).await? {
+        Ok(candidate) => Ok(candidate),
         Err(refusal) => {
             if as_json {
                 let fault = json!({ "code": refusal.code, "message": refusal.message });
                 Output::new().json(&json!({ "outcome": "REFUSED", "fault": fault }))?;
             }
-            return Err(cannot_be_hosted(file, &refusal));
+            Err(cannot_be_hosted(file, &refusal))
         }
-    };
-    let Candidate { bytes, sha256, interface, sandbox } = candidate;
-    let request = Request {
-        sha256,
-        input,
-        limits: execution::limits(&config.execution, timeout),
-        now: DateTime::from_timestamp(BEGINNING, 0).unwrap_or_default(),
-        seed: [0; 32],
-    };
-    let attempt = execution::attempt(&sandbox, request, async || Ok::<_, Infallible>(bytes), None).await;
-    let attempt = attempt.map_err(|error| Failure::failed(format!("{error}."), "Try again with more memory free."))?;
-    report(interface, &attempt, as_json)?;
-    match attempt.outcome {
-        Ok(_) => Ok(()),
-        Err(fault) => Err(Failure::failed(
-            format!("{} is at fault ({}): {}.", file.display(), fault.code, fault.message.trim_end_matches('.')),
-            "A task would be refunded, and nobody paid.",
-        )),
     }
 }
 
+/// What a trial came to.
+struct Outcome<'a> {
+    outcome: &'a Result<JsonText, Fault>,
+    check: Option<&'a Check>,
+    logs: &'a str,
+    usage: Usage,
+    /// What good work would be paid.
+    bill: Option<Amount>,
+}
+
 /// Prints what a trial came to: the output alone on standard output, all else for people on standard error; or one document.
-fn report(interface: Interface, attempt: &Attempt, as_json: bool) -> Result<(), Failure> {
-    let Attempt { outcome, logs, usage } = attempt;
+fn report(interface: Interface, came: &Outcome<'_>, as_json: bool) -> Result<(), Failure> {
+    let Outcome { outcome, check, logs, usage, bill } = came;
     let mut printed = Output::new();
     if as_json {
         let interface: &str = interface.into();
@@ -151,12 +213,14 @@ fn report(interface: Interface, attempt: &Attempt, as_json: bool) -> Result<(), 
             "interface": interface,
             "output": output,
             "fault": fault,
+            "check": check.map(|check| json!({ "passed": check.passed, "reason": check.reason })),
             "logs": logs,
             "usage": {
                 "fuel": usage.fuel.to_string(),
                 "peakMemoryBytes": usage.peak_memory_bytes.to_string(),
                 "wallMicros": usage.wall.as_micros().to_string(),
             },
+            "bill": bill.map(|bill| bill.to_string()),
         }))?;
         return Ok(());
     }
@@ -167,8 +231,14 @@ fn report(interface: Interface, attempt: &Attempt, as_json: bool) -> Result<(), 
     if !logs.is_empty() {
         tell(&format!("log:\n{}", logs.trim_end()));
     }
+    if let Some(Check { passed: true, reason: Some(reason) }) = check {
+        tell(&format!("the checker passed it: {reason}"));
+    }
     let (fuel, memory, wall) = (usage.fuel, usage.peak_memory_bytes >> 10, usage.wall.as_micros());
     tell(&format!("took {fuel} units of fuel, {memory} KiB of memory, {wall} \u{b5}s"));
+    if let Some(bill) = bill {
+        tell(&format!("good work is paid {bill}"));
+    }
     Ok(())
 }
 

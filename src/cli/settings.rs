@@ -11,7 +11,7 @@ use std::{
 
 use clap::{
     Args, Command,
-    builder::{Resettable, TypedValueParser},
+    builder::{BoolishValueParser, Resettable, TypedValueParser},
 };
 use strum::VariantNames;
 use url::Url;
@@ -67,6 +67,9 @@ pub(super) struct Settings {
         value_parser = clap::value_parser!(u64).range(1..=3_600)
     )]
     pub(super) lease: Option<u64>,
+    /// Let webhooks lead to private networks, and go without TLS: for tests and closed networks.
+    #[arg(long, global = true, env = "ZEROSTATE_ALLOW_PRIVATE_WEBHOOKS", value_parser = BoolishValueParser::new())]
+    pub(super) allow_private_webhooks: bool,
     /// The issuer that access tokens name.
     #[arg(long, global = true, env = "ZEROSTATE_ISSUER", value_name = "NAME")]
     pub(super) issuer: Option<String>,
@@ -212,6 +215,7 @@ impl Settings {
         if let Some(seconds) = self.lease {
             config.terms.lease = Duration::from_secs(seconds);
         }
+        config.terms.allow_private_webhooks |= self.allow_private_webhooks;
         if let Some(issuer) = &self.issuer {
             config.auth.issuer.clone_from(issuer);
         }
@@ -445,6 +449,7 @@ mod tests {
             "3",
             "--execution-timeout",
             "9",
+            "--allow-private-webhooks",
         ]);
         let config = line.unwrap().settings.config();
         assert_eq!(config.data, PathBuf::from("/d"));
@@ -461,9 +466,11 @@ mod tests {
         assert_eq!(config.limits.sockets_per_caller, 3);
         assert_eq!(config.limits.execution, Duration::from_secs(9));
         assert_eq!(config.limits.sockets, Limits::default().sockets);
+        assert!(config.terms.allow_private_webhooks);
         let embedded = read(&["--data", "/d"]).unwrap().settings.config();
         assert_eq!(embedded.storage.url, "sqlite:/d/zerostate.db");
         assert_eq!(embedded.modules_url, "/d/modules");
+        assert!(!embedded.terms.allow_private_webhooks);
     }
 
     #[test]

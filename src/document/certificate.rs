@@ -127,7 +127,12 @@ pub struct BidPart {
     pub id: Text<BidId>,
     pub agent_id: Text<AgentId>,
     pub sequence: i32,
+    /// What it asked, or the most where `fuel_price` is there.
     pub price: Text<Amount>,
+    /// What it charges for a million units of fuel. A bid whose price is not metered does not have the field, so that documents
+    /// from before there were such bids are still of this format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuel_price: Option<Text<Amount>>,
     pub submitted_at: Text<Instant>,
     /// Taken once, at the close, in basis points.
     pub reputation: i32,
@@ -374,6 +379,7 @@ impl BidPart {
             agent_id: Text(bid.agent_id),
             sequence: bid.seq,
             price: Text(bid.price),
+            fuel_price: bid.fuel_price.map(Text),
             submitted_at: Instant::text(bid.created_at),
             reputation,
             score: rules::score(bid.price, reputation, auction.budget, auction.price_weight).into(),
@@ -398,7 +404,7 @@ impl BidPart {
             rank: None,
             created_at: self.submitted_at.0.0,
             bond_id: None,
-            fuel_price: None,
+            fuel_price: self.fuel_price.map(|price| price.0),
         }
     }
 

@@ -28,6 +28,7 @@ use super::{
     value::{Digest, Instant, Text, sha256},
 };
 use crate::{
+    auction::rules::metered,
     error::{Error, Result},
     ledger::Place,
 };
@@ -91,6 +92,9 @@ pub struct BidPart {
     pub agent_id: Text<AgentId>,
     pub sequence: i32,
     pub price: Text<Amount>,
+    /// What it charges for a million units of fuel; not there where the price is not metered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuel_price: Option<Text<Amount>>,
     pub promised_ms: Option<Text<i64>>,
     pub reputation: Option<i32>,
     pub rank: Option<i32>,
@@ -162,6 +166,9 @@ pub struct SettlementPart {
     pub failure_code: Option<String>,
     /// What was deposited.
     pub price: Text<Amount>,
+    /// What good work was paid for its fuel; not there where the price is not metered, and where no result came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<Text<Amount>>,
     /// What was paid of it: `earned + fee`.
     pub paid: Text<Amount>,
     /// What the agent received.
@@ -264,6 +271,7 @@ impl Receipt {
                 agent_id: Text(bid.agent_id),
                 sequence: bid.seq,
                 price: Text(bid.price),
+                fuel_price: bid.fuel_price.map(Text),
                 promised_ms: bid.promised_ms.map(Text),
                 reputation: bid.reputation,
                 rank: bid.rank,
@@ -312,6 +320,7 @@ impl Receipt {
                 status: task.status,
                 failure_code: task.failure_code.clone(),
                 price: Text(price),
+                charge: task.charge.map(Text),
                 paid: Text(paid),
                 earned: Text(of_kind(transfer::Kind::Payout)),
                 fee: Text(of_kind(transfer::Kind::Fee)),
@@ -392,6 +401,12 @@ pub fn check(receipt: &Receipt, findings: &mut Findings) {
     let returned = settlement.price.0.checked_sub(settlement.paid.0);
     findings.expect_maybe("settlement.returned", Some(settlement.returned), returned.map(Text));
     findings.remark(settlement.finished_at <= receipt.issued_at, "issuedAt is before settlement.finishedAt.");
+    let came = work.result.as_ref().filter(|_| work.verified.is_some());
+    let charge = bid.fuel_price.zip(came).map(|(fuel_price, result)| {
+        let fuel = u64::try_from(result.fuel.0).unwrap_or(0);
+        Text(metered(award.price.0, fuel, fuel_price.0))
+    });
+    findings.expect_maybe("settlement.charge", settlement.charge, charge);
     outcome(receipt, findings);
     if let Some(result) = &work.result {
         findings.expect("work.result.inputSha256", result.input_sha256, offer.input_sha256);
@@ -405,7 +420,7 @@ pub fn check(receipt: &Receipt, findings: &mut Findings) {
 /// Whether the end of the task is one that its work, or the ruling, leads to.
 fn outcome(receipt: &Receipt, findings: &mut Findings) {
     let Receipt { offer, work, settlement, .. } = receipt;
-    let (paid, price) = (settlement.paid.0, settlement.price.0);
+    let (paid, due) = (settlement.paid.0, settlement.charge.unwrap_or(settlement.price));
     let succeeded = work.result.as_ref().is_some_and(|result| result.outcome == Outcome::Succeeded);
     match settlement.status {
         task::Status::Completed => {
@@ -430,7 +445,7 @@ fn outcome(receipt: &Receipt, findings: &mut Findings) {
         }
     }
     let Some(ruling) = &receipt.ruling else {
-        let whole = paid.is_zero() || paid == price;
+        let whole = paid.is_zero() || paid == due.0;
         findings.demand(whole, "settlement.paid", "must be all or nothing without a ruling");
         if offer.acceptance == Acceptance::Automatic {
             let right = succeeded == (settlement.status == task::Status::Completed);
@@ -438,7 +453,7 @@ fn outcome(receipt: &Receipt, findings: &mut Findings) {
         }
         return;
     };
-    findings.expect("ruling.amount", ruling.amount, settlement.price);
+    findings.expect("ruling.amount", ruling.amount, due);
     findings.expect_maybe("ruling.awarded", ruling.awarded, Some(settlement.paid));
     let over = matches!(ruling.status, dispute::Status::Ruled | dispute::Status::Defaulted);
     findings.demand(over, "ruling.status", "must be RULED or DEFAULTED");
@@ -568,6 +583,7 @@ pub fn follows_award(receipt: &Receipt, certificate: &Certificate, findings: &mu
         findings.expect("bid.agentId", bid.agent_id, won.agent_id);
         findings.expect("bid.sequence", bid.sequence, won.sequence);
         findings.expect("bid.price", bid.price, won.price);
+        findings.expect_maybe("bid.fuelPrice", bid.fuel_price, won.fuel_price);
         findings.expect_maybe("bid.reputation", bid.reputation, Some(won.reputation));
         findings.expect_maybe("bid.rank", bid.rank, won.rank);
     }

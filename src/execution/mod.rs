@@ -24,6 +24,7 @@ pub mod verifier;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use entity::{
     agent, agent_module,
     event::{self, Payload},
@@ -34,7 +35,7 @@ use entity::{
     time::Timestamp,
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, LockBehavior, LockType},
 };
 use sha2::{Digest, Sha256};
@@ -52,6 +53,8 @@ use crate::{
 };
 use rules::AfterFailure;
 use sandbox::{Limits, Request, Sandbox, SandboxError};
+
+pub use verifier::Judgement;
 
 /// How many waiting executions a claim looks at before it gives up for now.
 const CANDIDATES: u64 = 16;
@@ -230,8 +233,7 @@ async fn try_again(
         return Err(TaskRefused::LeaseLost.into());
     }
     retried(work, task, execution, agent, code);
-    tasks::offer(work, task, agent, execution.attempts);
-    Ok(())
+    tasks::offer(work, task, agent, execution.attempts).await
 }
 
 /// Says that an attempt came to nothing.
@@ -256,6 +258,7 @@ async fn give_up(
     let report = Report {
         execution: execution.id,
         outcome: Err(fault),
+        check: None,
         logs: String::new(),
         usage: Usage::default(),
         module_sha256: None,
@@ -403,23 +406,26 @@ impl Worker {
 
     async fn run(&self, claim: &Claim) -> std::result::Result<Report, AttemptError> {
         let sha256 = digest(&claim.module.sha256)?;
-        let wall = Duration::from_millis(u64::try_from(claim.task.timeout_ms).unwrap_or(0));
         let request = Request {
             sha256,
             input: Bytes::copy_from_slice(claim.task.input.0.as_bytes()),
-            limits: limits(&self.limits, wall),
+            limits: limits(&self.limits, tasks::rules::run_limit(&claim.task)),
             // The same task sees the same time and the same randomness in every attempt, so that a run can be repeated.
-            now: claim.task.created_at.datetime().ok_or(AttemptError::Broken("the task's instant is out of range"))?,
-            seed: Sha256::digest(claim.task.id.0.as_bytes()).into(),
+            now: begins(&claim.task)?,
+            seed: seed(claim.task.id),
         };
-        let schema = claim.task.output_schema.clone();
-        let attempt = attempt(&self.sandbox, request, || self.modules.load(sha256), schema).await?;
+        let Attempt { outcome, logs, usage } = attempt(&self.sandbox, request, || self.modules.load(sha256)).await?;
+        let judgement = match outcome {
+            Ok(output) => judge(self, &claim.task, output).await?,
+            Err(fault) => Judgement { outcome: Err(fault), check: None },
+        };
         failpoint("worker::ran");
         Ok(Report {
             execution: claim.execution.id,
-            outcome: attempt.outcome,
-            logs: attempt.logs,
-            usage: attempt.usage,
+            outcome: judgement.outcome,
+            check: judgement.check,
+            logs,
+            usage,
             module_sha256: Some(claim.module.sha256.clone()),
         })
     }
@@ -438,22 +444,31 @@ pub fn limits(configured: &config::Execution, wall: Duration) -> Limits {
     }
 }
 
-/// What came of one run of a module and of the look at its output.
+/// The randomness that the modules which work on a task, or check its output, see.
+#[must_use]
+pub fn seed(task: TaskId) -> [u8; 32] {
+    Sha256::digest(task.0.as_bytes()).into()
+}
+
+/// The instant at which they see their clocks begin.
+fn begins(task: &task::Model) -> std::result::Result<DateTime<Utc>, AttemptError> {
+    task.created_at.datetime().ok_or(AttemptError::Broken("the task's instant is out of range"))
+}
+
+/// What came of one run of a module.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// The output that the verifiers accepted, or the fault.
-    pub outcome: std::result::Result<JsonText, Fault>,
+    /// What it gave, which nobody has looked at, or its fault.
+    pub outcome: std::result::Result<Bytes, Fault>,
     pub logs: String,
     pub usage: Usage,
 }
 
-/// Runs a module once and verifies what it gives; nothing is written anywhere. `load` brings its bytes if they are not compiled
-/// yet.
+/// Runs a module once; nothing is written anywhere. `load` brings its bytes if they are not compiled yet.
 pub async fn attempt<F, L, E>(
     sandbox: &Sandbox,
     request: Request,
     load: F,
-    output_schema: Option<JsonText>,
 ) -> std::result::Result<Attempt, AttemptError>
 where
     F: FnOnce() -> L,
@@ -461,26 +476,60 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let run = sandbox.run(request, load).await?;
-    let outcome = match run.outcome {
-        Ok(output) => judge(output, output_schema).await?,
-        Err(fault) => {
-            Err(Fault { code: fault.code().to_owned(), message: fault.to_string(), of_agent: true, output: None })
-        }
+    let fault = |fault: sandbox::Fault| Fault {
+        code: fault.code().to_owned(),
+        message: fault.to_string(),
+        of_agent: true,
+        output: None,
     };
     let usage = Usage { fuel: run.usage.fuel, peak_memory_bytes: run.usage.peak_memory_bytes, wall: run.usage.wall };
-    Ok(Attempt { outcome, logs: run.logs, usage })
+    Ok(Attempt { outcome: run.outcome.map_err(fault), logs: run.logs, usage })
 }
 
-/// Everything that an output must pass, whoever made it: hosted work and what outside agents submit are judged here and nowhere else.
-/// `Err` inside is the agent's fault; outside it is ours.
-pub async fn judge(
+/// Judges what an agent, hosted or not, gave for a task: whether it is JSON, satisfies the task's schema and passes its checker.
+/// Foreign code runs here, so no transaction may be open.
+pub async fn judge(worker: &Worker, task: &task::Model, output: Bytes) -> std::result::Result<Judgement, AttemptError> {
+    let checker = match task.checker_id {
+        Some(id) => {
+            let module = agent_module::Entity::find_by_id(id).one(worker.store.read()).await?;
+            let sha256 = digest(&module.ok_or(AttemptError::Broken("a checker's row is missing"))?.sha256)?;
+            let request = Request {
+                sha256,
+                input: Bytes::copy_from_slice(task.input.0.as_bytes()),
+                limits: limits(&worker.limits, tasks::rules::check_limit(task)),
+                now: begins(task)?,
+                seed: seed(task.id),
+            };
+            Some((request, move || worker.modules.load(sha256)))
+        }
+        None => None,
+    };
+    verify(&worker.sandbox, output, task.output_schema.clone(), checker).await
+}
+
+/// The look at an output. A checker is a request, whose input is that of the task, and what brings the bytes of its module.
+pub async fn verify<F, L, E>(
+    sandbox: &Sandbox,
     output: Bytes,
     output_schema: Option<JsonText>,
-) -> std::result::Result<std::result::Result<JsonText, Fault>, AttemptError> {
-    tokio::task::spawn_blocking(move || verifier::verify(&output, output_schema.as_ref()))
+    checker: Option<(Request, F)>,
+) -> std::result::Result<Judgement, AttemptError>
+where
+    F: FnOnce() -> L,
+    L: Future<Output = std::result::Result<Bytes, E>>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let outcome = tokio::task::spawn_blocking(move || verifier::verify(&output, output_schema.as_ref()))
         .await
         .map_err(|_| AttemptError::Broken("the verifier panicked"))?
-        .map_err(|_| AttemptError::Broken("the verifier failed"))
+        .map_err(|_| AttemptError::Broken("the verifier failed"))?;
+    match (outcome, checker) {
+        (Ok(output), Some((request, load))) => {
+            let request = Request { input: verifier::question(&request.input, &output), ..request };
+            Ok(verifier::by_checker(output, sandbox.run(request, load).await?.outcome))
+        }
+        (outcome, _) => Ok(Judgement { outcome, check: None }),
+    }
 }
 
 /// Why an attempt came to nothing through no fault of the agent.
@@ -489,6 +538,9 @@ pub enum AttemptError {
     /// The module could not be had or run.
     #[error("{0}")]
     Sandbox(#[from] SandboxError),
+    /// The database did not answer.
+    #[error("{0}")]
+    Database(#[from] DbErr),
     /// Something of ours is not as it should be.
     #[error("{0}")]
     Broken(&'static str),
@@ -503,7 +555,9 @@ impl AttemptError {
                 Some(_) | None => "MODULE_UNAVAILABLE",
             },
             Self::Sandbox(SandboxError::HashMismatch) => "MODULE_HASH_MISMATCH",
-            Self::Sandbox(SandboxError::Engine(_) | SandboxError::Interrupted) | Self::Broken(_) => "EXECUTOR_FAILED",
+            Self::Sandbox(SandboxError::Engine(_) | SandboxError::Interrupted)
+            | Self::Database(_)
+            | Self::Broken(_) => "EXECUTOR_FAILED",
         }
     }
 }

@@ -24,7 +24,6 @@ use entity::{
     id::{AgentId, TaskId},
     money::Amount,
     task,
-    text::JsonText,
     time::Timestamp,
 };
 use sea_orm::{
@@ -36,11 +35,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{WORKER_LOST, complete, give_up, judge, renew, retried, rules, rules::WorkRefused, take, try_again, waits};
+use super::{
+    WORKER_LOST, Worker, complete, give_up, judge, renew, retried, rules, rules::WorkRefused, take, try_again,
+    verifier::Judgement, waits,
+};
 use crate::{
     agent as agents,
     caller::{Caller, Scope},
-    config,
     error::{Error, Refusal, Result},
     store::{Store, Topic, Work},
     task::{self as tasks, Fault, Report, Usage, rules::TaskRefused},
@@ -220,64 +221,56 @@ pub async fn heartbeat(work: &mut Work, task: TaskId, token: i64) -> Result<Time
 
 /// An output that was looked at. It is empty where the token is not the newest, and then nobody looked: the verb refuses it, unless it
 /// has been answered before.
-pub type Judged = Option<std::result::Result<JsonText, Fault>>;
+pub type Judged = Option<Judgement>;
 
 /// Looks at an output before any unit of work begins. An output that is too long or only breaks the task's schema is refused, and the
 /// lease stays: the agent may correct it. Every other fault that the verifiers find ends the work when it is submitted.
-pub async fn examine(
-    store: &Store,
-    caller: &Caller,
-    id: TaskId,
-    token: i64,
-    output: &Value,
-    limits: &config::Execution,
-) -> Result<Judged> {
+pub async fn examine(worker: &Worker, caller: &Caller, id: TaskId, token: i64, output: &Value) -> Result<Judged> {
+    let store = &worker.store;
     let (execution, agent) = part(store.read(), caller, id).await?;
     agents::see(store, &agent).await?;
     if rules::admit_result(&execution, token).is_err() {
         return Ok(None);
     }
     let output = serde_json::to_vec(output)?;
-    if output.len() > limits.output_bytes {
+    if output.len() > worker.limits.output_bytes {
         return Err(WorkRefused::OutputTooLarge.into());
     }
     let task = task::Entity::find_by_id(id).one(store.read()).await?.ok_or(Error::NotFound("task"))?;
-    let judged = judge(Bytes::from(output), task.output_schema).await.map_err(Error::internal)?;
-    match judged {
+    let judgement = judge(worker, &task, Bytes::from(output)).await.map_err(|error| {
+        tracing::error!(task = %id, %error, "a result could not be judged");
+        Error::Unavailable("The result could not be judged now; submit it again.")
+    })?;
+    match judgement.outcome {
         Err(fault) if fault.code == SCHEMA_VIOLATION => {
             let code: &'static str = WorkRefused::OutputSchemaViolation.into();
             Err(Error::Refused(Refusal { code: code.to_owned(), message: fault.message }))
         }
-        judged => Ok(Some(judged)),
+        Ok(_) | Err(_) => Ok(Some(judgement)),
     }
 }
 
 /// Brings the result of a claim, as [`examine`] found it. The work ends and the task is settled by it.
 pub async fn submit(work: &mut Work, task: TaskId, token: i64, judged: Judged, logs: String) -> Result<task::Model> {
-    let outcome = judged.ok_or(TaskRefused::LeaseLost)?;
-    bring(work, task, token, outcome, logs).await
+    let judgement = judged.ok_or(TaskRefused::LeaseLost)?;
+    bring(work, task, token, judgement, logs).await
 }
 
 /// Gives the work of a claim up for good: the payer is refunded and the agent is to blame.
 pub async fn fail(work: &mut Work, task: TaskId, token: i64, code: &str, message: &str) -> Result<task::Model> {
     let (code, message) = (rules::fault_code(code)?, rules::fault_message(message)?);
     let fault = Fault { code, message, of_agent: true, output: None };
-    bring(work, task, token, Err(fault), String::new()).await
+    bring(work, task, token, Judgement { outcome: Err(fault), check: None }, String::new()).await
 }
 
-async fn bring(
-    work: &mut Work,
-    task: TaskId,
-    token: i64,
-    outcome: std::result::Result<JsonText, Fault>,
-    logs: String,
-) -> Result<task::Model> {
+async fn bring(work: &mut Work, task: TaskId, token: i64, judgement: Judgement, logs: String) -> Result<task::Model> {
     let (execution, _) = part(work.tx(), work.caller(), task).await?;
     // The task is locked before the instant is read: what it took is measured on the clock of the settlement.
     tasks::lock(work, task).await?;
     let wall = execution.started_at.map_or(Duration::ZERO, |started| work.now().since(started));
     let usage = Usage { wall, ..Usage::default() };
-    let report = Report { execution: execution.id, outcome, logs, usage, module_sha256: None };
+    let Judgement { outcome, check } = judgement;
+    let report = Report { execution: execution.id, outcome, check, logs, usage, module_sha256: None };
     complete(work, task, token, report).await
 }
 

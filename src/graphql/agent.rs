@@ -1,6 +1,6 @@
 //! Agents and their modules.
 
-use async_graphql::{Context, Enum, ID, InputObject, Object};
+use async_graphql::{Context, Enum, ID, InputObject, MaybeUndefined, Object};
 use entity::{
     agent, agent_capability, agent_module,
     id::{AgentId, Id, ModuleId, UserId},
@@ -18,6 +18,7 @@ use super::{
     scalar::{BigInt, Credits, DateTime, Duration, Points, SignedCredits},
     user::User,
     wallet::Account,
+    webhook::Webhook,
 };
 use crate::{
     agent::{self as verbs, AgentChange, NewAgent, rules::is_online},
@@ -158,6 +159,12 @@ impl Agent {
         Credits(self.0.price)
     }
 
+    /// What it charges for a million units of fuel that its work takes; its price is then the most that a task can cost. Null when
+    /// a task costs the price.
+    async fn price_per_million_fuel(&self) -> Option<Credits> {
+        self.0.fuel_price.map(Credits)
+    }
+
     /// The least that it works for; for its owner alone and administrators.
     async fn min_price(&self, ctx: &Context<'_>) -> Option<Credits> {
         ctx.may_see(self.0.owner_id).then_some(Credits(self.0.min_price))
@@ -229,6 +236,12 @@ impl Agent {
             Ok(ctx.loaders().modules(module).await?.map(AgentModule::from))
         })
         .await
+    }
+
+    /// Where it is told of work; for its owner alone and administrators, and null while it has no address.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn webhook(&self, ctx: &Context<'_>) -> Option<Webhook> {
+        Webhook::of(ctx, &self.0)
     }
 
     /// What it earned and was not withdrawn; for its owner alone and administrators.
@@ -349,6 +362,9 @@ pub(super) struct RegisterAgentInput {
     /// How many tasks it does at once, 1 to 10,000. When it is left out, 10 for an agent that runs elsewhere and as many as come for a
     /// hosted one.
     capacity: Option<i32>,
+    /// What a hosted agent charges for a million units of fuel that its work takes. The price is then the most that a task can
+    /// cost. A task costs the price when it is left out.
+    price_per_million_fuel: Option<Credits>,
     /// Names this intent: the same value when you retry the same intent, another one for another. 1 to 128 visible ASCII characters.
     idempotency_key: String,
 }
@@ -375,6 +391,8 @@ pub(super) struct UpdateAgentInput {
     public_key: Option<String>,
     /// How many tasks it does at once, 1 to 10,000. What it has in work goes on when it is more.
     capacity: Option<i32>,
+    /// What a hosted agent charges for a million units of fuel that its work takes; null makes every task cost the price again.
+    price_per_million_fuel: MaybeUndefined<Credits>,
     /// The `version` that you read; the change is refused when another one came first.
     expected_version: Option<i32>,
 }
@@ -571,6 +589,7 @@ impl AgentMutation {
                 promised: input.promised_duration.map(|promised| promised.0),
                 public_key: input.public_key.clone(),
                 capacity: input.capacity,
+                fuel_price: input.price_per_million_fuel.map(|price| price.0),
             };
             Ok(once(ctx, &input, async |work| verbs::register(work, new).await).await?.value.into())
         })
@@ -595,6 +614,7 @@ impl AgentMutation {
                 promised: input.promised_duration.map(|promised| promised.0),
                 public_key: input.public_key,
                 capacity: input.capacity,
+                fuel_price: input.price_per_million_fuel.map_value(|price| price.0).into(),
                 expected_version: input.expected_version,
             };
             Ok(write(ctx, async |work| verbs::update(work, id, change).await).await?.into())

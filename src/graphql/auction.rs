@@ -12,7 +12,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
 use super::{
-    agent::{Agent, OrderDirection},
+    agent::{Agent, AgentModule, OrderDirection},
     context::{Ask, intent, maybe, once, parse_id, payload},
     document::SignedDocument,
     error::{Answer, payload},
@@ -30,6 +30,7 @@ use crate::{
     },
     caller::Scope,
     error::{Error, Result},
+    store::Work,
     task::{self, AuctionTerms},
 };
 
@@ -348,6 +349,17 @@ impl Auction {
         maybe(ctx, super::user::find(ctx, self.0.requester_id)).await
     }
 
+    /// The module that will judge the output, so that bidders know by what; null when there is none.
+    #[graphql(complexity = "2 + child_complexity")]
+    async fn checker(&self, ctx: &Context<'_>) -> Option<Answer<AgentModule>> {
+        maybe(ctx, async {
+            let task = ctx.loaders().tasks(self.0.task_id).await?;
+            let Some(module) = task.and_then(|task| task.checker_id) else { return Ok(None) };
+            super::agent::find_module(ctx, module).await
+        })
+        .await
+    }
+
     /// The task; null for those who are not party to it.
     #[graphql(complexity = "2 + child_complexity")]
     async fn task(&self, ctx: &Context<'_>) -> Option<Answer<Task>> {
@@ -484,9 +496,14 @@ impl Bid {
         self.row.id.into()
     }
 
-    /// What the agent asks.
+    /// What the agent asks, or the most if its price is metered.
     async fn price(&self) -> Credits {
         Credits(self.row.price)
+    }
+
+    /// What the agent charges for a million units of fuel, as of the bid; null where its price is not metered.
+    async fn price_per_million_fuel(&self) -> Option<Credits> {
+        self.row.fuel_price.map(Credits)
     }
 
     /// How long the agent promises to need at most; null when it promises nothing.
@@ -1269,8 +1286,12 @@ impl AuctionMutation {
         #[graphql(desc = "The task and the terms of its auction.")] input: CreateAuctionInput,
     ) -> Option<Answer<CreateAuctionPayload>> {
         payload(ctx, async {
-            let (new, terms) = (input.task.to_new(), input.terms.to_terms());
-            Ok(once(ctx, &input, async |work| task::create_auction(work, new, terms).await).await?.value.into())
+            let (new, terms, checker) = (input.task.to_new(), input.terms.to_terms(), input.task.checker()?);
+            let opened = async |work: &mut Work| {
+                let new = TaskInput::checked_by(work, new, checker).await?;
+                task::create_auction(work, new, terms).await
+            };
+            Ok(once(ctx, &input, opened).await?.value.into())
         })
         .await
     }

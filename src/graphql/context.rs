@@ -227,6 +227,7 @@ const RIGHTS: &[(&str, Right)] = &[
     ("requestChannelClose", BUYS),
     ("resolveDispute", Right::Arbiter),
     ("revealBid", BIDS),
+    ("setWebhook", KEEPS_AGENTS),
     ("settleChannel", EITHER_SIDE),
     ("submitBid", BIDS),
     ("submitEvidence", EITHER_SIDE),

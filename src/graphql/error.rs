@@ -208,12 +208,16 @@ concept! {
     AgentErrorCode {
         /// The agent is retired, which is final.
         AgentRetired,
-        /// The agent runs elsewhere; only hosted agents have modules.
+        /// The agent runs elsewhere; only hosted agents have modules and metered prices.
         AgentNotHosted,
         /// The agent changed since the version that the input names. Read it again.
         StaleVersion,
         /// Another agent of the same owner has this name.
         AgentNameTaken,
+        /// The agent is hosted; only agents that run elsewhere have webhooks.
+        AgentNotExternal,
+        /// The address belongs to a private, local or reserved network.
+        WebhookTargetForbidden,
     }
 }
 
@@ -226,6 +230,8 @@ concept! {
         TaskNotOpen,
         /// The work was claimed by somebody else or has ended.
         LeaseLost,
+        /// The checker is not a hosted agent with a module, or it is retired.
+        CheckerNotReady,
         /// The task has no result that waits for the payer's word.
         TaskNotSubmitted,
         /// The time for reviewing this result is over.
@@ -348,6 +354,8 @@ concept! {
         TaskNotOpen,
         /// The work was claimed by somebody else or has ended.
         LeaseLost,
+        /// The checker is not a hosted agent with a module, or it is retired.
+        CheckerNotReady,
         /// The wallet does not hold enough credits.
         InsufficientFunds,
         /// The balance would pass the largest amount that an account can hold.
@@ -545,6 +553,7 @@ mod tests {
         store::OnceRefused,
         task::rules::{DisputeRefused, ReviewRefused, TaskRefused},
         user::rules::UserRefusal,
+        webhook::rules::WebhookRefused,
     };
     use strum::IntoEnumIterator;
 
@@ -560,6 +569,7 @@ mod tests {
     fn every_refusal_of_a_concept_has_its_code() {
         knows::<UserUserError, UserRefusal>();
         knows::<AgentUserError, AgentRefused>();
+        knows::<AgentUserError, WebhookRefused>();
         knows::<TaskUserError, TaskRefused>();
         knows::<TaskUserError, AuctionRefused>();
         knows::<TaskUserError, LedgerRefused>();

@@ -25,6 +25,7 @@ mod task;
 mod tests;
 mod user;
 mod wallet;
+mod webhook;
 mod work;
 
 use async_graphql::{MergedObject, MergedSubscription, SDLExportOptions, SchemaBuilder};
@@ -58,6 +59,7 @@ pub struct Query(
 pub struct Mutation(
     user::UserMutation,
     agent::AgentMutation,
+    webhook::WebhookMutation,
     task::TaskMutation,
     auction::AuctionMutation,
     dispute::DisputeMutation,

@@ -11,7 +11,7 @@ use entity::{
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 
 use super::{
-    agent::{Agent, OrderDirection},
+    agent::{Agent, AgentModule, OrderDirection},
     auction::{Auction, AuctionTermsInput, Bid},
     channel::Channel,
     context::{Ask, intent, maybe, once, parse_id, payload},
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     caller::Scope,
     error::{Error, Result},
-    store::Topic,
+    store::{Topic, Work},
     task::{self as verbs, NewTask, dispute as disputes, rules},
 };
 
@@ -75,9 +75,9 @@ pub(super) enum EscrowStatus {
     Held,
     /// Set aside until the dispute is ruled or its time is over.
     Disputed,
-    /// The price went to the agent.
+    /// The price, or what was metered of it, went to the agent.
     Released,
-    /// A ruling gave a part of the price to the agent and the rest back.
+    /// A ruling gave a part of what good work is paid to the agent and the rest back.
     Split,
     /// All of it came back.
     Refunded,
@@ -99,11 +99,12 @@ pub(super) struct Escrow {
 impl Escrow {
     fn of(task: &task::Model) -> Self {
         let (price, paid) = (task.price.unwrap_or(task.budget), task.paid.unwrap_or(Amount::ZERO));
+        let due = task.charge.unwrap_or(price);
         let (status, held) = match task.status {
             task::Status::Open => (EscrowStatus::Held, task.budget),
             task::Status::Awarded | task::Status::Running | task::Status::Submitted => (EscrowStatus::Held, price),
             task::Status::Disputed => (EscrowStatus::Disputed, price),
-            task::Status::Completed if paid < price => (EscrowStatus::Split, Amount::ZERO),
+            task::Status::Completed if paid < due => (EscrowStatus::Split, Amount::ZERO),
             task::Status::Completed => (EscrowStatus::Released, Amount::ZERO),
             task::Status::Refunded | task::Status::Expired | task::Status::Cancelled => {
                 (EscrowStatus::Refunded, Amount::ZERO)
@@ -201,9 +202,15 @@ impl Task {
         self.0.max_attempts
     }
 
-    /// What the winner is paid on success; null before an award.
+    /// What the winner is paid on success, or the most if its price is metered; null before an award.
     async fn price(&self) -> Option<Credits> {
         self.0.price.map(Credits)
+    }
+
+    /// What the winner is paid on success for the fuel that its work took, at most the price; null before there is a result, and
+    /// where the price is not metered.
+    async fn charge(&self) -> Option<Credits> {
+        self.0.charge.map(Credits)
     }
 
     /// What was paid in the end, zero after a refund; null before the settlement.
@@ -321,6 +328,16 @@ impl Task {
         self.0.verified
     }
 
+    /// The module that says whether an output is good, as it was when the task was posted; null when there is none.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn checker(&self, ctx: &Context<'_>) -> Option<Answer<AgentModule>> {
+        maybe(ctx, async {
+            let Some(module) = self.0.checker_id else { return Ok(None) };
+            super::agent::find_module(ctx, module).await
+        })
+        .await
+    }
+
     /// The credits that are set aside for it, and where they went.
     async fn escrow(&self) -> Escrow {
         Escrow::of(&self.0)
@@ -352,6 +369,15 @@ pub(super) struct TaskResult(task_result::Model, Amount);
 async fn result_of(ctx: &Context<'_>, task: &task::Model) -> Result<Option<TaskResult>> {
     let paid = task.paid.unwrap_or(Amount::ZERO);
     Ok(ctx.loaders().results(task.id).await?.map(|row| TaskResult(row, paid)))
+}
+
+/// What a checker said about an output.
+#[derive(SimpleObject)]
+pub(super) struct TaskCheck {
+    /// Whether it found the output good.
+    passed: bool,
+    /// Why, in the checker's words, of which the first 500 characters are kept; null when it gave no reason.
+    reason: Option<String>,
 }
 
 /// What came of a task, stored together with its settlement, or before it where the requester reviews. Who sees the task sees it.
@@ -411,6 +437,12 @@ impl TaskResult {
     /// The SHA-256 of the exact output text, in lower-case hex; null without an output.
     async fn output_sha256(&self) -> Option<&str> {
         self.0.output_sha256.as_deref()
+    }
+
+    /// What the task's checker said about the output; null without a checker, where no output came to it, and where it could not say.
+    async fn check(&self) -> Option<TaskCheck> {
+        let passed = self.0.check_passed?;
+        Some(TaskCheck { passed, reason: self.0.check_reason.clone() })
     }
 
     /// What the requester was charged; zero while the result waits for the requester's word.
@@ -529,12 +561,16 @@ pub(super) struct TaskInput {
     acceptance: TaskAcceptance,
     /// How long you may look at a result; only with `REVIEW`, and the service's default when it is left out.
     review_window: Option<Duration>,
+    /// A hosted agent, of anybody's, whose present module says whether an output is good: it gets `{"input": …, "output": …}` and
+    /// answers `{"pass": true}` or `{"pass": false, "reason": "…"}`. An output that it refuses is not paid.
+    checker_id: Option<ID>,
 }
 
 impl TaskInput {
-    /// As the verbs take it.
+    /// As the verbs take it, but for the checker, which [`TaskInput::checked_by`] adds.
     pub(super) fn to_new(&self) -> NewTask {
         NewTask {
+            checker: None,
             title: self.title.clone(),
             capabilities: self.capabilities.clone(),
             input: self.input.0.clone(),
@@ -546,6 +582,20 @@ impl TaskInput {
             acceptance: self.acceptance.into(),
             review_window: self.review_window.map(|window| window.0),
         }
+    }
+
+    /// The hosted agent that is to check the output.
+    pub(super) fn checker(&self) -> Result<Option<AgentId>> {
+        self.checker_id.as_ref().map(|id| parse_id(id, "checkerId")).transpose()
+    }
+
+    /// The task with the module of its checker as of now.
+    pub(super) async fn checked_by(work: &Work, new: NewTask, checker: Option<AgentId>) -> Result<NewTask> {
+        let checker = match checker {
+            Some(agent) => Some(verbs::checker(work, agent).await?),
+            None => None,
+        };
+        Ok(NewTask { checker, ..new })
     }
 }
 
@@ -737,8 +787,12 @@ impl TaskMutation {
         #[graphql(desc = "The task.")] input: ExecuteTaskInput,
     ) -> Option<Answer<ExecuteTaskPayload>> {
         payload(ctx, async {
-            let (new, terms) = (input.task.to_new(), input.auction.to_terms());
-            Ok(once(ctx, &input, async |work| verbs::execute(work, new, terms).await).await?.value.into())
+            let (new, terms, checker) = (input.task.to_new(), input.auction.to_terms(), input.task.checker()?);
+            let posted = async |work: &mut Work| {
+                let new = TaskInput::checked_by(work, new, checker).await?;
+                verbs::execute(work, new, terms).await
+            };
+            Ok(once(ctx, &input, posted).await?.value.into())
         })
         .await
     }

@@ -278,7 +278,7 @@ impl WorkMutation {
             let (task, token) = (parse_id(&input.task_id, "taskId")?, input.token.0);
             let limits = &ctx.app().config().execution;
             let logs = kept_logs(input.logs.as_deref().unwrap_or_default(), limits.log_bytes);
-            let judged = verbs::examine(ctx.store(), ctx.caller(), task, token, &input.output.0, limits).await?;
+            let judged = verbs::examine(ctx.app().worker(), ctx.caller(), task, token, &input.output.0).await?;
             Ok(once(ctx, &input, async |work| verbs::submit(work, task, token, judged, logs).await).await?.value.into())
         })
         .await

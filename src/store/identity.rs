@@ -6,6 +6,8 @@
 use std::{fmt, path::Path};
 
 use ed25519_dalek::{Signer, SigningKey};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 
 use super::{
     Entropy,
@@ -50,6 +52,17 @@ impl Instance {
     #[must_use]
     pub fn id(&self) -> [u8; 32] {
         self.id
+    }
+
+    /// A secret that follows from the key, a label that no other use has, and what it is for. It says nothing about the key.
+    pub fn derive(&self, label: &str, parts: &[&[u8]]) -> Result<[u8; 32]> {
+        let mut tag = Hmac::<Sha256>::new_from_slice(self.key.as_bytes()).map_err(Error::internal)?;
+        for part in std::iter::once(label.as_bytes()).chain(parts.iter().copied()) {
+            // Each part begins with its length, so that no two lists of parts are the same bytes.
+            tag.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            tag.update(part);
+        }
+        Ok(tag.finalize().into_bytes().into())
     }
 
     /// The Ed25519 signature over exactly these bytes. The caller puts a tag of its own before what it signs, so that no message

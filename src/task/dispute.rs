@@ -91,7 +91,7 @@ async fn dispute(
     let now = work.now();
     rules::may_review(&task, now)?;
     let turn = rules::next(&Life::of(&task, None), Step::Dispute).ok_or(ReviewRefused::TaskNotSubmitted)?;
-    let (Some(status), Some(channel_id), Some(amount)) = (turn.life.dispute, task.channel_id, task.price) else {
+    let (Some(status), Some(channel_id), Some(amount)) = (turn.life.dispute, task.channel_id, turn.life.due()) else {
         return Err(Error::internal("a submitted task without a winner"));
     };
     let evidence_until = now.after(work.terms().evidence_window);
@@ -167,7 +167,7 @@ pub async fn submit_evidence(work: &mut Work, new: NewEvidence) -> Result<eviden
 #[derive(Clone, Debug)]
 pub struct Ruling {
     pub dispute: DisputeId,
-    /// What the agent gets of the price, the platform's fee included.
+    /// What the agent gets of what good work is paid, the platform's fee included.
     pub award: Amount,
     /// Why.
     pub opinion: String,

@@ -33,14 +33,14 @@ mod tests;
 use std::time::Duration;
 
 use entity::{
-    agent, auction,
+    agent, agent_module, auction,
     auction::{AwardMode, Visibility},
     bid, bond,
     channel::CloseReason,
     commitment, delegation,
     event::{self, Payload},
     execution,
-    id::{AuctionId, BidId, ChannelId, ExecutionId, HoldId, TaskId, UserId},
+    id::{AgentId, AuctionId, BidId, ChannelId, ExecutionId, HoldId, ModuleId, TaskId, UserId},
     money::{Amount, MAX_AMOUNT},
     reputation_event::Cause,
     task::{self, Acceptance, Priority, Purpose, Status},
@@ -68,6 +68,7 @@ use crate::{
     ledger::{self, Purse},
     reputation::{self, Evidence},
     store::{Event, Work, failpoint},
+    webhook::{self as webhooks, Told},
 };
 use rules::{Life, Step, TaskRefused, Turn};
 
@@ -96,6 +97,19 @@ pub struct NewTask {
     pub acceptance: Acceptance,
     /// How long the payer may look at a result; only with REVIEW.
     pub review_window: Option<Duration>,
+    /// The module that says whether an output is good, see [`checker`].
+    pub checker: Option<ModuleId>,
+}
+
+/// The module that a task pins when it names a hosted agent, whosever it is, as its checker: the one in use now. A paused agent
+/// takes no work, but its module can still check.
+pub async fn checker(work: &Work, agent: AgentId) -> Result<ModuleId> {
+    let agent = agent::Entity::find_by_id(agent).one(work.tx()).await?;
+    let there = agent.filter(|agent| match agent.status {
+        agent::Status::Active | agent::Status::Paused => agent.runtime == agent::Runtime::Hosted,
+        agent::Status::Retired => false,
+    });
+    there.and_then(|agent| agent.module_id).ok_or_else(|| TaskRefused::CheckerNotReady.into())
 }
 
 /// Posts a task, and awards it at once unless the terms give its auction time. The budget is held.
@@ -114,7 +128,8 @@ async fn post(work: &mut Work, new: NewTask, terms: AuctionTerms) -> Result<(tas
         return Err(Error::invalid("acceptance", "AGREEMENT is for the steps of a delegation"));
     }
     let task = task::Model { requester_id, ..checked(work, new)? };
-    open(work, task, terms).await
+    // Boxed, here and below: an award keeps much on its way, and all that leads to one would carry it.
+    Box::pin(open(work, task, terms)).await
 }
 
 /// Posts a task that a step of a delegation buys, out of what the delegation holds. The caller has locked the delegation.
@@ -128,12 +143,17 @@ pub async fn post_step(
     let (requester_id, priority) = (delegation.requester_id, delegation.priority);
     let delegation_id = Some(delegation.id);
     let task = task::Model { requester_id, priority, delegation_id, purpose, ..checked(work, new)? };
-    open(work, task, terms).await.map(|(task, _)| task)
+    Box::pin(open(work, task, terms)).await.map(|(task, _)| task)
 }
 
 /// Holds the budget of a new task and opens its auction.
 async fn open(work: &mut Work, task: task::Model, terms: AuctionTerms) -> Result<(task::Model, auction::Model)> {
     terms.check(task.budget, work.terms())?;
+    if let Some(checker) = task.checker_id {
+        // SQLite has no reference here, because the column came later than the table.
+        let module = agent_module::Entity::find_by_id(checker).one(work.tx()).await?;
+        module.ok_or(TaskRefused::CheckerNotReady)?;
+    }
     let least = work.terms().start_timeout;
     if terms.bid_bond.is_some() && i128::from(task.start_timeout_ms) < i128::try_from(least.as_millis()).unwrap_or(0) {
         // Who wins and does not start loses the bond, so there must be time to start.
@@ -243,7 +263,7 @@ fn checked(work: &mut Work, new: NewTask) -> Result<task::Model> {
         delegation_id: None,
         priority: Priority::Normal,
         purpose: Purpose::Work,
-        checker_id: None,
+        checker_id: new.checker,
         charge: None,
     })
 }
@@ -397,7 +417,7 @@ async fn award_to(
     let hold = ledger::award(work, task.hold_id, Purse::of(&task), task.id, channel, win.price).await?;
     auctions::bond::decided(work, &auction, bonds, Some(win.agent.id)).await?;
     let auction = auctions::close(work, auction, Closing::Awarded(win)).await?;
-    let task = assign(work, task, win, channel, &hold).await?;
+    let task = Box::pin(assign(work, task, win, channel, &hold)).await?;
     documents::certify(work, &auction).await?;
     Ok((auction, task))
 }
@@ -452,15 +472,15 @@ async fn assign(
         ..task
     };
     save(work, &task).await?;
-    offer(work, &task, &win.agent, 0);
+    offer(work, &task, &win.agent, 0).await?;
     Ok(task)
 }
 
 /// Tells an agent that runs elsewhere that it may claim its work, which was claimed `claims` times before. Hosted work is found by the
 /// workers without being told.
-pub fn offer(work: &mut Work, task: &task::Model, agent: &agent::Model, claims: i32) {
+pub async fn offer(work: &mut Work, task: &task::Model, agent: &agent::Model, claims: i32) -> Result<()> {
     match agent.runtime {
-        agent::Runtime::Hosted => {}
+        agent::Runtime::Hosted => Ok(()),
         agent::Runtime::External => {
             let payload = Payload {
                 amount: task.price,
@@ -469,6 +489,7 @@ pub fn offer(work: &mut Work, task: &task::Model, agent: &agent::Model, claims: 
                 ..Payload::default()
             };
             work.record(about_work(task, agent, event::Kind::WorkOffered, payload));
+            webhooks::tell(work, agent, task, Told::WorkOffered).await
         }
     }
 }
@@ -557,11 +578,21 @@ pub struct Report {
     pub execution: ExecutionId,
     /// The output that the verifiers accepted, or the fault.
     pub outcome: std::result::Result<JsonText, Fault>,
+    /// What the task's checker said, if there is one and it came to a word.
+    pub check: Option<Check>,
     /// What the agent wrote to standard error.
     pub logs: String,
     pub usage: Usage,
     /// SHA-256 of the module that ran, in lower-case hex.
     pub module_sha256: Option<String>,
+}
+
+/// What a checker says of an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub passed: bool,
+    /// In the checker's words, of which the first ones are kept.
+    pub reason: Option<String>,
 }
 
 /// Why work was not accepted.
@@ -580,17 +611,18 @@ pub struct Fault {
 /// Ends the work on a locked, running task by what came of it, all in this unit of work. The agent is paid or the payer refunded,
 /// the result is stored, the reputation moves; where the payer reviews, the result is stored and waits.
 pub async fn settle(work: &mut Work, task: task::Model, agent: &agent::Model, report: Report) -> Result<task::Model> {
+    let charge = charge(work, &task, report.usage.fuel).await?;
     let turn = step(
         &task,
         match &report.outcome {
-            Ok(_) => Step::Submit(true),
-            Err(fault) if fault.output.is_some() => Step::Submit(false),
+            Ok(_) => Step::Submit(true, charge),
+            Err(fault) if fault.output.is_some() => Step::Submit(false, charge),
             Err(fault) => Step::Fail(fault.of_agent),
         },
     )?;
     let fault = report.outcome.as_ref().err().map(|fault| (fault.code.clone(), fault.message.clone()));
     let came = turn.life.verified.map(|_| work.now());
-    let task = task::Model { verified: turn.life.verified, submitted_at: came, ..task };
+    let task = task::Model { verified: turn.life.verified, charge: turn.life.charge, submitted_at: came, ..task };
     let wall = report.usage.wall;
     store_result(work, &task, agent, report, &turn).await?;
     let why = fault.as_ref().map(|(code, message)| (code.as_str(), message.as_str()));
@@ -599,6 +631,14 @@ pub async fn settle(work: &mut Work, task: task::Model, agent: &agent::Model, re
     }
     // Boxed, here and where disputes end: a settlement keeps much on its way, and all that leads to one would carry it.
     Box::pin(conclude(work, task, agent, &turn, why, wall)).await
+}
+
+/// What the result of a task is charged if the price of the bid that won it is metered.
+async fn charge(work: &Work, task: &task::Model, fuel: u64) -> Result<Option<Amount>> {
+    let won = task.bid_id.zip(task.price).ok_or_else(|| Error::internal("work on a task that nobody won"))?;
+    let bid = bid::Entity::find_by_id(won.0).one(work.tx()).await?;
+    let bid = bid.ok_or_else(|| Error::internal("the winning bid of a task vanished"))?;
+    Ok(bid.fuel_price.map(|fuel_price| auctions::rules::metered(won.1, fuel, fuel_price)))
 }
 
 /// Puts a result before the payer, who has a window to accept or reject it.
@@ -613,7 +653,7 @@ async fn submit(
     let task = task::Model { status: Status::Submitted, deadline_at: Some(until), ..task };
     save(work, &task).await?;
     let payload = Payload {
-        amount: task.price,
+        amount: task.charge.or(task.price),
         runtime: Some(agent.runtime),
         reason: why.map(|(code, _)| code.to_owned()),
         duration_us: i64::try_from(wall.as_micros()).ok(),
@@ -648,7 +688,8 @@ async fn conclude(
             task: &task,
             agent,
             cause,
-            amount: price,
+            // What good work is paid weighs it. Work that failed weighs its whole price: a quick failure is not a small one.
+            amount: if cause == Cause::Failure { price } else { task.charge.unwrap_or(price) },
             worked: succeeded.then_some(wall),
             promised: promised.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
             paid,
@@ -657,7 +698,12 @@ async fn conclude(
     }
     let why = why.filter(|_| !succeeded);
     let task = finish(work, task, turn, why).await?;
-    let kind = if succeeded { event::Kind::TaskCompleted } else { event::Kind::TaskRefunded };
+    let (kind, told) = if succeeded {
+        (event::Kind::TaskCompleted, Told::TaskCompleted)
+    } else {
+        (event::Kind::TaskRefunded, Told::TaskRefunded)
+    };
+    webhooks::tell(work, agent, &task, told).await?;
     let payload = Payload {
         amount: Some(paid),
         fee: Some(settled.fee),
@@ -687,6 +733,8 @@ async fn store_result(
         Err(fault) => (Outcome::Failed, None, Some((fault.code, fault.message))),
     };
     let (fault_code, fault_message) = fault.unzip();
+    let check = report.check.map(|Check { passed, reason }| (passed, reason));
+    let (check_passed, check_reason) = check.unzip();
     let row = task_result::ActiveModel {
         task_id: Set(task.id),
         execution_id: Set(report.execution),
@@ -703,6 +751,8 @@ async fn store_result(
         module_sha256: Set(report.module_sha256),
         input_sha256: Set(task.input_sha256.clone()),
         cost: Set(turn.flow.paid),
+        check_passed: Set(check_passed),
+        check_reason: Set(check_reason.flatten()),
         created_at: Set(work.now()),
     };
     task_result::Entity::insert(row).exec_without_returning(work.tx()).await?;
@@ -783,7 +833,7 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
     };
     let channel: ChannelId = work.fresh();
     let hold = ledger::hold_deposit(work, payer, task.id, channel, win.price).await?;
-    let task = assign(work, task, &win, channel, &hold).await?;
+    let task = Box::pin(assign(work, task, &win, channel, &hold)).await?;
     documents::certify(work, &auction).await?;
     let payload = Payload { amount: Some(win.price), bid_id: Some(win.bid.id), ..Payload::default() };
     work.record(about_work(&task, &win.agent, event::Kind::TaskReassigned, payload));
@@ -823,7 +873,7 @@ pub fn may_see(task: &task::Model, agent: Option<&agent::Model>, caller: &Caller
     requester || worker || caller.is_admin()
 }
 
-async fn agent_row(work: &Work, id: entity::id::AgentId) -> Result<agent::Model> {
+async fn agent_row(work: &Work, id: AgentId) -> Result<agent::Model> {
     agent::Entity::find_by_id(id).one(work.tx()).await?.ok_or_else(|| Error::internal("a task's agent vanished"))
 }
 

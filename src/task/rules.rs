@@ -22,6 +22,8 @@ refusals! {
         TaskNotOpen = "The task is not open any more; it was awarded or has ended.",
         /// The worker's fencing token is not the newest: somebody else has claimed the work, or it has ended.
         LeaseLost = "The work was claimed by somebody else or has ended; this result does not count.",
+        /// A checker is a hosted agent with a module.
+        CheckerNotReady = "The checker is not a hosted agent with a module, or it is retired.",
     }
 }
 
@@ -44,7 +46,7 @@ refusals! {
         DisputeOver = "The dispute is over.",
         /// The parties still have time, and one of them has shown nothing yet.
         EvidenceStageOpen = "The parties may still show evidence; rule when both have, or when their time is over.",
-        /// There is no more to share out than the price.
+        /// There is no more to share out than what good work is paid: the price, or what was metered.
         AwardAbovePrice = "The award is above the price of the task.",
         /// Too late for evidence.
         EvidenceClosed = "The time for evidence is over.",
@@ -61,8 +63,10 @@ pub struct Life {
     pub status: Status,
     pub acceptance: Acceptance,
     pub budget: Amount,
-    /// What the present winner is paid for good work.
+    /// The most that the present winner is paid for good work; it is what is held for it.
     pub price: Option<Amount>,
+    /// What it is paid for good work where the price is metered; empty before there is a result.
+    pub charge: Option<Amount>,
     /// Whether the verifiers passed the result; empty before there is one.
     pub verified: Option<bool>,
     /// The stage of its dispute; empty before there is one.
@@ -78,9 +82,16 @@ impl Life {
             acceptance: task.acceptance,
             budget: task.budget,
             price: task.price,
+            charge: task.charge,
             verified: task.verified,
             dispute: dispute.map(|dispute| dispute.status),
         }
+    }
+
+    /// What good work is paid: what was metered, or the price.
+    #[must_use]
+    pub fn due(&self) -> Option<Amount> {
+        self.charge.or(self.price)
     }
 }
 
@@ -98,15 +109,15 @@ pub enum Step {
     Award(Amount),
     /// A worker claimed the work, the first time or again.
     Start,
-    /// A result came; says whether the verifiers passed it.
-    Submit(bool),
+    /// A result came; says whether the verifiers passed it, and what it is charged if the price is metered.
+    Submit(bool, Option<Amount>),
     /// No result came: the guest or our attempts were at fault, or there was no more time. Says whether the agent is to blame.
     Fail(bool),
     /// The payer is content with the result.
     Accept,
     /// A party disputes the result.
     Dispute,
-    /// An arbiter gives the agent this much of the price.
+    /// An arbiter gives the agent this much of what good work is paid.
     Rule(Amount),
     /// The deadline is over and nobody did what was waited for.
     Expire,
@@ -147,7 +158,7 @@ pub fn next(life: &Life, step: Step) -> Option<Turn> {
             Step::Expire => Some(give_back(life, Status::Expired, life.budget)),
             Step::Cancel => Some(give_back(life, Status::Cancelled, life.budget)),
             Step::Start
-            | Step::Submit(_)
+            | Step::Submit(..)
             | Step::Fail(_)
             | Step::Accept
             | Step::Disagree
@@ -158,7 +169,7 @@ pub fn next(life: &Life, step: Step) -> Option<Turn> {
             Step::Award(price) => take_over(life, price),
             Step::Start => Some(quiet(Life { status: Status::Running, ..*life })),
             Step::Expire => Some(give_back(life, Status::Expired, life.price?)),
-            Step::Submit(_)
+            Step::Submit(..)
             | Step::Fail(_)
             | Step::Accept
             | Step::Disagree
@@ -168,8 +179,9 @@ pub fn next(life: &Life, step: Step) -> Option<Turn> {
         },
         Status::Running => match step {
             Step::Start => Some(quiet(*life)),
-            Step::Submit(verified) => {
-                let life = Life { verified: Some(verified), ..*life };
+            Step::Submit(_, Some(charge)) if charge.is_zero() || charge > life.price? => None,
+            Step::Submit(verified, charge) => {
+                let life = Life { verified: Some(verified), charge, ..*life };
                 match life.acceptance {
                     Acceptance::Automatic => by_verdict(&life),
                     Acceptance::Agreement if !verified => by_verdict(&life),
@@ -188,7 +200,7 @@ pub fn next(life: &Life, step: Step) -> Option<Turn> {
             | Step::Cancel => None,
         },
         Status::Submitted => match step {
-            Step::Accept => share_out(life, life.price?, Some(Cause::Success)),
+            Step::Accept => share_out(life, life.due()?, Some(Cause::Success)),
             Step::Disagree if life.acceptance == Acceptance::Agreement => {
                 share_out(life, Amount::ZERO, Some(Cause::Failure))
             }
@@ -203,7 +215,7 @@ pub fn next(life: &Life, step: Step) -> Option<Turn> {
             | Step::Dispute
             | Step::Award(_)
             | Step::Start
-            | Step::Submit(_)
+            | Step::Submit(..)
             | Step::Fail(_)
             | Step::Rule(_)
             | Step::Cancel => None,
@@ -224,7 +236,7 @@ pub fn next(life: &Life, step: Step) -> Option<Turn> {
             | (
                 Step::Award(_)
                 | Step::Start
-                | Step::Submit(_)
+                | Step::Submit(..)
                 | Step::Fail(_)
                 | Step::Accept
                 | Step::Disagree
@@ -264,7 +276,7 @@ fn take_over(life: &Life, price: Amount) -> Option<Turn> {
 
 /// What the verifiers' word alone gives the agent.
 fn verdict(life: &Life) -> Option<Amount> {
-    if life.verified? { life.price } else { Some(Amount::ZERO) }
+    if life.verified? { life.due() } else { Some(Amount::ZERO) }
 }
 
 fn by_verdict(life: &Life) -> Option<Turn> {
@@ -272,9 +284,9 @@ fn by_verdict(life: &Life) -> Option<Turn> {
     share_out(life, verdict(life)?, Some(cause))
 }
 
-/// The end: the agent gets `share` of the price, the payer the rest.
+/// The end: the agent gets `share`, at most what good work is paid, and the payer the rest of the price.
 fn share_out(life: &Life, share: Amount, evidence: Option<Cause>) -> Option<Turn> {
-    let returned = life.price?.checked_sub(share)?;
+    let returned = life.price?.checked_sub(share).filter(|_| life.due().is_some_and(|due| share <= due))?;
     let status = if share.is_zero() { Status::Refunded } else { Status::Completed };
     let flow = Flow { paid: share, returned, ..Flow::default() };
     Some(Turn { life: Life { status, ..*life }, flow, evidence })
@@ -447,10 +459,25 @@ pub fn backoff(base: Duration, attempt: i32) -> Duration {
     base.saturating_mul(1_u32 << doublings).min(Duration::from_mins(1))
 }
 
+/// The longest that a checker may take.
+pub const MAX_CHECK: Duration = Duration::from_secs(10);
+
+/// How long one attempt at a task may take.
+#[must_use]
+pub fn run_limit(task: &task::Model) -> Duration {
+    Duration::from_millis(u64::try_from(task.timeout_ms).unwrap_or(0))
+}
+
+/// How long the checker of a task may take; nothing where there is none.
+#[must_use]
+pub fn check_limit(task: &task::Model) -> Duration {
+    task.checker_id.map_or(Duration::ZERO, |_| run_limit(task).min(MAX_CHECK))
+}
+
 /// The longest that the rest of a task's work can take from a claim on: every attempt left with its lease and pause.
 #[must_use]
 pub fn hard_limit(task: &task::Model, attempts: i32, lease: Duration, base: Duration) -> Duration {
-    let timeout = Duration::from_millis(u64::try_from(task.timeout_ms).unwrap_or(0));
+    let timeout = run_limit(task).saturating_add(check_limit(task));
     (attempts..=task.max_attempts.max(attempts))
         .map(|attempt| timeout.saturating_add(lease).saturating_add(backoff(base, attempt)))
         .fold(Duration::ZERO, Duration::saturating_add)
@@ -483,12 +510,15 @@ mod tests {
 
     fn steps() -> Vec<Step> {
         let mut steps = vec![Step::Start, Step::Accept, Step::Disagree, Step::Dispute, Step::Expire, Step::Cancel];
-        steps.extend([true, false].into_iter().flat_map(|yes| [Step::Submit(yes), Step::Fail(yes)]));
+        for yes in [true, false] {
+            let charges = (0..5).map(|amount| Some(credits(amount))).chain([None]);
+            steps.extend(charges.map(|charge| Step::Submit(yes, charge)).chain([Step::Fail(yes)]));
+        }
         steps.extend((0..5).flat_map(|amount| [Step::Award(credits(amount)), Step::Rule(credits(amount))]));
         steps
     }
 
-    /// Every life with a budget of 4 and a price of 3, also those that cannot come about.
+    /// Every life with a budget of 4, a price of 3 and any charge or none, also those that cannot come about.
     fn lives() -> Vec<Life> {
         let mut lives = Vec::new();
         for status in Status::iter() {
@@ -496,7 +526,12 @@ mod tests {
                 for verified in [None, Some(false), Some(true)] {
                     for stage in dispute::Status::iter().map(Some).chain([None]) {
                         let price = (status != Status::Open).then_some(credits(3));
-                        lives.push(Life { status, acceptance, budget: credits(4), price, verified, dispute: stage });
+                        for charge in
+                            [None, Some(1), Some(2), Some(3)].map(|charge| charge.and_then(Amount::from_credits))
+                        {
+                            let budget = credits(4);
+                            lives.push(Life { status, acceptance, budget, price, charge, verified, dispute: stage });
+                        }
                     }
                 }
             }
@@ -526,6 +561,27 @@ mod tests {
                 assert!(turn.life.price.is_none_or(|price| price <= life.budget));
             }
         }
+    }
+
+    #[test]
+    fn nobody_is_paid_more_than_was_metered() {
+        let mut metered = 0;
+        for life in lives() {
+            for (step, turn) in steps().into_iter().filter_map(|step| Some((step, next(&life, step)?))) {
+                let charge = if let Step::Submit(_, charge) = step { charge } else { life.charge };
+                assert_eq!(turn.life.charge, charge, "only a result meters: {life:?} {step:?}");
+                if let Some(charge) = charge.filter(|_| is_over(turn.life.status) && life.price.is_some()) {
+                    assert!(turn.flow.paid <= charge, "{life:?} {step:?}");
+                    let in_full = matches!(step, Step::Accept | Step::Submit(true, _));
+                    assert!(!in_full || turn.flow.paid == charge, "{life:?} {step:?}");
+                    metered += 1;
+                }
+                if let (Step::Submit(_, Some(charge)), Some(price)) = (step, life.price) {
+                    assert!(!charge.is_zero() && charge <= price, "{life:?} {step:?}");
+                }
+            }
+        }
+        assert!(metered > 100, "{metered}");
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl Market {
             promised: None,
             public_key: None,
             capacity: None,
+            fuel_price: None,
         };
         self.app.store().write(owner.clone(), async |work| agents::register(work, new).await).await.unwrap().id
     }
@@ -151,6 +152,7 @@ fn task_for(budget: &str) -> NewTask {
         max_attempts: None,
         acceptance: task::Acceptance::Automatic,
         review_window: None,
+        checker: None,
     }
 }
 

@@ -647,6 +647,7 @@ impl System {
                     max_attempts: None,
                     acceptance: task::Acceptance::Automatic,
                     review_window: None,
+                    checker: None,
                 };
                 let terms = Terms {
                     visibility,

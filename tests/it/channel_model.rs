@@ -366,6 +366,7 @@ impl Stage {
             promised: None,
             public_key: Some(hex::encode(public_key(&AGENT))),
             capacity: Some(10_000),
+            fuel_price: None,
         };
         let store = world.app.store();
         let agent = store.write(owner.clone(), async |work| agents::register(work, new).await).await.unwrap().id;

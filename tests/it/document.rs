@@ -564,6 +564,53 @@ async fn a_changed_receipt_is_found_out_and_so_is_a_market_that_changes_the_mone
 }
 
 #[tokio::test]
+async fn a_changed_bill_is_found_out_even_if_the_market_changes_it() {
+    let world = World::with(|config| config.terms.fee_bps = 500).await;
+    let (ada, bob) = (world.user("ada").await, world.user("bob").await);
+    world.credit(&ada, "100").await;
+    let agent = world.hosted_agent(&bob, "echo", "echo", "2", echoing()).await.to_string();
+    let input = json!({ "agentId": agent, "pricePerMillionFuel": "1" });
+    bob.call("updateAgent", "agent { id }", input).await;
+    let id = ada.execute(json!({ "capabilities": ["echo"], "budget": "5" })).await;
+    world.settle().await;
+    let document = receipt(&ada, &id).await;
+    let body = verified(&world, &document);
+    // A million units cost a credit, so a unit costs a micro-credit.
+    let fuel: i64 = body["work"]["result"]["fuel"].as_str().unwrap().parse().unwrap();
+    let charge = json!(Amount::from_micros(fuel).unwrap().to_string());
+    assert_eq!((&body["bid"]["fuelPrice"], &body["settlement"]["charge"]), (&json!("1"), &charge));
+    assert_eq!((&body["settlement"]["price"], &body["settlement"]["paid"]), (&json!("2"), &charge));
+    let bill = ["/bid/fuelPrice", "/work/result/fuel", "/settlement/charge", "/settlement/paid", "/settlement/price"];
+    let believed = believed(&world, &document);
+    assert!(!believed.iter().any(|place| bill.contains(&place.as_str())), "{believed:#?}");
+
+    // Nor can the meter be left out, or only one half of it.
+    let key = market_key(&world);
+    let without = |parts: &[(&str, &str)]| {
+        let mut other = body.clone();
+        for (part, field) in parts {
+            other[part].as_object_mut().unwrap().remove(*field).unwrap();
+        }
+        resigned(&other, &key)
+    };
+    let (price, charge) = (("bid", "fuelPrice"), ("settlement", "charge"));
+    for parts in [&[price][..], &[charge], &[price, charge]] {
+        assert!(!pinned(&world, &without(parts).to_string()).ok, "{parts:?}");
+    }
+    // The price of the fuel is in the certificate too.
+    let bundle: Value = serde_json::from_str(document["bundle"].as_str().unwrap()).unwrap();
+    let award: Value = serde_json::from_str(bundle["documents"][0]["body"].as_str().unwrap()).unwrap();
+    assert_eq!(award["bids"][0]["fuelPrice"], "1");
+    let mut cheaper = award.clone();
+    cheaper["bids"][0]["fuelPrice"] = json!("0.5");
+    let mut follows = body.clone();
+    follows["award"]["certificateSha256"] = json!(sha256(canonical(&cheaper).unwrap()));
+    let both = json!([resigned(&cheaper, &key), resigned(&follows, &key)]);
+    assert!(problems(&pinned(&world, &both.to_string())).iter().any(|problem| problem.starts_with("bid.fuelPrice")));
+    world.check().await;
+}
+
+#[tokio::test]
 async fn the_database_keeps_documents_as_they_are() {
     let world = World::start().await;
     let (ada, bob) = (world.user("ada").await, world.user("bob").await);

@@ -104,6 +104,7 @@ impl History {
             promised: None,
             public_key: None,
             capacity: Some(10_000),
+            fuel_price: None,
         };
         let caller = self.users[owner].clone();
         let id = self.write(&caller, async |work| agents::register(work, new).await).await.unwrap().id;
@@ -203,6 +204,7 @@ impl History {
             max_attempts: None,
             acceptance: task::Acceptance::Automatic,
             review_window: None,
+            checker: None,
         };
         let posted = self.write(&caller, async |work| tasks::create_auction(work, new, terms).await).await?;
         self.auctions.push(posted.id);

@@ -47,6 +47,8 @@ mod idempotency;
 #[cfg(test)]
 mod ledger;
 #[cfg(test)]
+mod meter;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod migration;
@@ -79,6 +81,10 @@ mod upgrade;
 #[cfg(test)]
 mod user;
 #[cfg(test)]
+mod verifier;
+#[cfg(test)]
 mod wallet;
+#[cfg(test)]
+mod webhook;
 #[cfg(test)]
 mod work;

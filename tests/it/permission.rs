@@ -371,6 +371,12 @@ fn rows() -> Vec<Row> {
             signed_in(),
         ),
         mutation("updateAgent", &json!({ "agentId": "$spare", "description": "New" }), Owner, party_does()),
+        mutation(
+            "setWebhook",
+            &json!({ "agentId": "$spare", "url": "https://example.org/hook", "idempotencyKey": "$key" }),
+            Owner,
+            party_does(),
+        ),
         mutation("pauseAgent", &json!({ "agentId": "$spare" }), Owner, party_does()),
         mutation("resumeAgent", &json!({ "agentId": "$spare" }), Owner, party_does()),
         mutation("retireAgent", &json!({ "agentId": "$spare" }), Owner, party_does()),

@@ -379,6 +379,7 @@ fn report(claim: &Claim) -> Report {
     Report {
         execution: claim.execution.id,
         outcome: Ok(JsonText("1".to_owned())),
+        check: None,
         logs: String::new(),
         usage: Usage::default(),
         module_sha256: Some(claim.module.sha256.clone()),

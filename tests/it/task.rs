@@ -502,6 +502,7 @@ fn late(claim: &execution::Claim) -> Report {
     Report {
         execution: claim.execution.id,
         outcome: Ok(JsonText("\"late\"".to_owned())),
+        check: None,
         logs: String::new(),
         usage: Usage::default(),
         module_sha256: None,

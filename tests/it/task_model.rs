@@ -96,6 +96,8 @@ impl Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct State {
     life: Life,
+    /// Whether the price is the most that a result can cost.
+    metered: bool,
     run: Option<Run>,
     runners_up: u8,
     max_attempts: i32,
@@ -115,17 +117,19 @@ enum Actor {
 }
 
 impl State {
-    fn posted(acceptance: Acceptance, max_attempts: i32) -> Self {
+    fn posted(acceptance: Acceptance, max_attempts: i32, metered: bool) -> Self {
         let life = Life {
             status: Status::Open,
             acceptance,
             budget: amount(BUDGET),
             price: None,
+            charge: None,
             verified: None,
             dispute: None,
         };
         Self {
             life,
+            metered,
             run: None,
             runners_up: RUNNERS_UP,
             max_attempts,
@@ -160,7 +164,11 @@ impl State {
 
     /// The same when the work has ended by a step.
     fn ended(self, run: Run, step: Step) -> Option<Self> {
-        let status = if step == Step::Submit(true) { execution::Status::Succeeded } else { execution::Status::Failed };
+        let status = if matches!(step, Step::Submit(true, _)) {
+            execution::Status::Succeeded
+        } else {
+            execution::Status::Failed
+        };
         let run = Run { status, leased: false, ..run };
         Self { run: Some(run), ..self }.after(step)
     }
@@ -223,9 +231,13 @@ impl State {
             if admitted == Err(TaskRefused::LeaseLost) {
                 continue;
             }
-            for step in [Step::Submit(true), Step::Submit(false), Step::Fail(true)] {
-                add(Actor::Anybody, self.ended(run, step));
+            let charges = (0..=BUDGET + 1).map(|charge| self.metered.then_some(amount(charge)));
+            for charge in charges.take(if self.metered { usize::MAX } else { 1 }) {
+                for verified in [true, false] {
+                    add(Actor::Anybody, self.ended(run, Step::Submit(verified, charge)));
+                }
             }
+            add(Actor::Anybody, self.ended(run, Step::Fail(true)));
             add(Actor::Anybody, self.attempt_failed(run));
         }
         if run.status == execution::Status::Running {
@@ -257,7 +269,9 @@ impl State {
         assert_eq!(self.opened - self.resolved, u8::from(self.hold.is_some()), "a hold is resolved once: {self:?}");
         let paid = self.life.status == Status::Completed;
         assert_eq!(self.agent > 0, paid, "COMPLETED is paid, and nothing else is: {self:?}");
-        assert!(self.agent <= self.life.price.map_or(0, Amount::micros), "never above the price: {self:?}");
+        assert!(self.life.charge <= self.life.price, "never metered above the price: {self:?}");
+        assert!(self.agent <= self.life.due().map_or(0, Amount::micros), "never above what is due: {self:?}");
+        assert!(self.metered || self.life.charge.is_none(), "{self:?}");
         if matches!(self.life.status, Status::Submitted | Status::Disputed) {
             assert!(self.life.acceptance == Acceptance::Review && self.life.verified.is_some(), "{self:?}");
         }
@@ -296,7 +310,9 @@ fn no_state_that_a_task_can_reach_loses_money_or_is_stranded() {
     let mut queue: VecDeque<State> = VecDeque::new();
     let mut edges: HashMap<State, Vec<(Actor, State)>> = HashMap::new();
     for acceptance in [Acceptance::Automatic, Acceptance::Review] {
-        queue.extend((1..=ATTEMPTS).map(|attempts| State::posted(acceptance, attempts)));
+        for metered in [false, true] {
+            queue.extend((1..=ATTEMPTS).map(|attempts| State::posted(acceptance, attempts, metered)));
+        }
     }
     let mut transitions = 0_usize;
     while let Some(state) = queue.pop_front() {
@@ -332,6 +348,10 @@ const FORTUNE: i64 = 10_000_000_000;
 const TASK_BUDGET: i64 = 5_000_000;
 const PRICES: [i64; 2] = [1_000_000, 2_000_000];
 const FEE_BPS: i64 = 250;
+/// What the first agent charges for a million units of fuel; the other one's price is not metered. What results take of it: less
+/// than the price comes to, more, and nothing.
+const FUEL_PRICE: i64 = 1_000_001;
+const FUELS: [u64; 3] = [300_000, 5_000_000, 0];
 /// The times of the market, in seconds.
 const CLOSES_IN: i64 = 20;
 const START_TIMEOUT: i64 = 60;
@@ -426,6 +446,7 @@ struct RefTask {
     run: Option<RefRun>,
     verified: Option<bool>,
     dispute: Option<RefDispute>,
+    charge: Option<i64>,
     paid: i64,
     cause: Option<Cause>,
     rated: bool,
@@ -453,6 +474,11 @@ type Expected = std::result::Result<(), &'static str>;
 impl RefTask {
     fn price(&self) -> i64 {
         self.winner.map_or(0, |winner| PRICES[winner])
+    }
+
+    /// What good work is paid.
+    fn due(&self) -> i64 {
+        self.charge.unwrap_or(self.price())
     }
 
     fn over(&self) -> bool {
@@ -484,7 +510,7 @@ impl RefTask {
     }
 
     fn by_verdict(&self) -> i64 {
-        if self.verified == Some(true) { self.price() } else { 0 }
+        if self.verified == Some(true) { self.due() } else { 0 }
     }
 
     fn may_review(&self, now: i64) -> Expected {
@@ -575,6 +601,9 @@ impl Reference {
             }
         };
         task.verified = Some(verified);
+        // 300,000 · 1.000001 is 300,000.3, which rounds up; whatever comes to nothing is one.
+        let bill = [300_001, PRICES[0], 1][usize::from(brings)];
+        task.charge = (task.winner == Some(0)).then_some(bill);
         if task.review {
             task.status = Status::Submitted;
             task.deadline = now + REVIEW;
@@ -606,7 +635,7 @@ impl Reference {
             return Err("FORBIDDEN");
         }
         let task = &mut self.tasks[task];
-        let price = task.price();
+        let price = task.due();
         let dispute = task.dispute.as_mut().unwrap();
         let open = matches!(dispute.status, dispute::Status::Evidence | dispute::Status::Ruling);
         if !open || dispute.evidence_until + RULING <= now {
@@ -707,8 +736,8 @@ impl Market {
         }
         let (root, payer) = (market.person("root", Role::Admin).await, market.people[PAYER].user().unwrap());
         market.write(&root, async |work| ledger::issue(work, payer, amount(FORTUNE), "all").await).await.unwrap();
-        for (owner, price) in OWNERS.into_iter().zip(PRICES) {
-            let agent = market.agent(owner, price).await;
+        for ((owner, price), fuel_price) in OWNERS.into_iter().zip(PRICES).zip([Some(FUEL_PRICE), None]) {
+            let agent = market.agent(owner, price, fuel_price).await;
             market.agents.push(agent);
         }
         market
@@ -734,7 +763,7 @@ impl Market {
         Caller::User(Identity { user: row.id, role, session: None, key: None, expires_at: None })
     }
 
-    async fn agent(&self, owner: usize, price: i64) -> AgentId {
+    async fn agent(&self, owner: usize, price: i64, fuel_price: Option<i64>) -> AgentId {
         let new = NewAgent {
             name: "worker".into(),
             description: String::new(),
@@ -745,6 +774,7 @@ impl Market {
             promised: None,
             public_key: None,
             capacity: Some(10_000),
+            fuel_price: fuel_price.map(amount),
         };
         let owner = &self.people[owner];
         let id = self.write(owner, async |work| agents::register(work, new).await).await.unwrap().id;
@@ -803,8 +833,9 @@ impl Market {
                         2 => Err(fault(Some(output))),
                         _ => Err(fault(None)),
                     },
+                    check: None,
                     logs: String::new(),
-                    usage: Usage::default(),
+                    usage: Usage { fuel: FUELS[usize::from(brings) % 3], ..Usage::default() },
                     module_sha256: None,
                 };
                 let token = held.execution.token;
@@ -857,7 +888,7 @@ impl Market {
                 let came = self.does(who, async |work| disputes::accept(work, id).await).await;
                 let known = &mut self.expected.tasks[task];
                 let expected = if who == PAYER { known.may_review(now) } else { Err("NOT_FOUND") };
-                (came, expected.map(|()| known.end(known.price(), Some(Cause::Success))))
+                (came, expected.map(|()| known.end(known.due(), Some(Cause::Success))))
             }
             Act::Reject { task, who } => {
                 let Some(task) = self.pick(task, under_review) else { return false };
@@ -886,7 +917,7 @@ impl Market {
             Act::Rule { task, who, share } => {
                 let Some(task) = self.pick(task, in_dispute) else { return false };
                 let Some(row) = self.dispute_of(task).await else { return false };
-                let price = self.expected.tasks[task].price();
+                let price = self.expected.tasks[task].due();
                 let award = [0, price / 3, price, price + 1][usize::from(share % 4)];
                 let ruling = Ruling { dispute: row.id, award: amount(award), opinion: "So.".into() };
                 let came = self.does(who, async |work| disputes::resolve(work, ruling).await).await;
@@ -930,6 +961,7 @@ impl Market {
             max_attempts: Some(TRIES),
             acceptance: if review { Acceptance::Review } else { Acceptance::Automatic },
             review_window: review.then_some(seconds(REVIEW)),
+            checker: None,
         };
         // The price alone decides, so that the reference need not know reputations.
         let terms = Terms { price_weight: 10_000, closes_in: timed.then_some(seconds(CLOSES_IN)), ..Terms::default() };
@@ -945,6 +977,7 @@ impl Market {
             run: None,
             verified: None,
             dispute: None,
+            charge: None,
             paid: 0,
             cause: None,
             rated: false,
@@ -999,6 +1032,7 @@ impl Market {
             assert_eq!((row.status, row.verified), (known.status, known.verified), "task {number}");
             assert_eq!(row.deadline_at, (!known.over()).then(|| at(known.deadline)), "the deadline of task {number}");
             assert_eq!(row.price.map(Amount::micros), known.winner.map(|winner| PRICES[winner]), "task {number}");
+            assert_eq!(row.charge.map(Amount::micros), known.charge, "task {number}");
             assert_eq!(row.agent_id, known.winner.map(|winner| self.agents[winner]), "task {number}");
             let paid = (known.over() && known.winner.is_some()).then_some(known.paid);
             assert_eq!(row.paid.map(Amount::micros), paid, "task {number}");

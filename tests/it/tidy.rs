@@ -17,6 +17,7 @@ const RANKS: &[(&str, u8)] = &[
     ("ledger", 3),
     ("user", 3),
     ("agent", 4),
+    ("webhook", 5),
     ("reputation", 5),
     ("channel", 5),
     ("auction", 6),
