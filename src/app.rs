@@ -65,6 +65,7 @@ struct Inner {
     work_waits: Arc<Notify>,
     messenger: OnceCell<Messenger>,
     messages_wait: Arc<Notify>,
+    step_ended: Arc<Notify>,
     last_audit: Mutex<Option<Audit>>,
     audited: tokio::sync::Mutex<Option<Audited>>,
     tracker: TaskTracker,
@@ -96,8 +97,9 @@ impl App {
             Sandbox::new(SandboxConfig { concurrent_runs, ..SandboxConfig::default() }).map_err(Error::internal)?;
         let metrics = Arc::new(Metrics::new()?);
         let work_waits = Arc::new(Notify::new());
-        let messages_wait = Arc::new(Notify::new());
-        let (observed, waits, told) = (Arc::clone(&metrics), Arc::clone(&work_waits), Arc::clone(&messages_wait));
+        let (messages_wait, step_ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (observed, waits) = (Arc::clone(&metrics), Arc::clone(&work_waits));
+        let (told, ended) = (Arc::clone(&messages_wait), Arc::clone(&step_ended));
         store.on_commit(move |events| {
             observed.observe(events);
             if events.iter().any(makes_work) {
@@ -105,6 +107,9 @@ impl App {
             }
             if events.iter().any(makes_messages) {
                 told.notify_one();
+            }
+            if events.iter().any(moves_delegation) {
+                ended.notify_one();
             }
         })?;
         let worker = Worker {
@@ -128,6 +133,7 @@ impl App {
             work_waits,
             messenger: OnceCell::new(),
             messages_wait,
+            step_ended,
             last_audit,
             audited,
             tracker,
@@ -139,7 +145,9 @@ impl App {
     /// Starts what runs in the background: the event feed, the sweeper, the workers, the messengers, the sampler and the audit.
     pub fn start(&self) {
         self.feed();
-        self.keep("the sweeper", |app| sweep::run(app.store().clone(), app.config().sweep_interval, app.stop()));
+        self.keep("the sweeper", |app| {
+            sweep::run(app.store().clone(), app.config().sweep_interval, Arc::clone(&app.0.step_ended), app.stop())
+        });
         for _ in 0..self.config().execution.concurrency {
             self.keep("a worker", Self::work);
         }
@@ -430,6 +438,24 @@ fn makes_work(event: &event::Model) -> bool {
 /// Whether an event means that a message to an outside agent may wait.
 fn makes_messages(event: &event::Model) -> bool {
     matches!(event.kind, event::Kind::ChannelOpened | event::Kind::TaskCompleted | event::Kind::TaskRefunded)
+}
+
+/// Whether an event means that a delegation may have something to do: it began, stops, or what it waits for is there.
+fn moves_delegation(event: &event::Model) -> bool {
+    let ends = matches!(
+        event.kind,
+        event::Kind::TaskSubmitted
+            | event::Kind::TaskCompleted
+            | event::Kind::TaskRefunded
+            | event::Kind::TaskExpired
+            | event::Kind::TaskCancelled
+            | event::Kind::DelegationCreated
+            | event::Kind::DelegationStopping
+            | event::Kind::DelegationCompleted
+            | event::Kind::DelegationFailed
+            | event::Kind::DelegationCancelled
+    );
+    ends && event.delegation_id.is_some()
 }
 
 fn logged(what: &str, ended: Result<()>) {

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `entity` (crate) | typed rows, ids, money, instants |
 //! | [`error`] [`caller`] [`config`] | why not; who asks; every setting |
+//! | [`plan`] | what a plan is and which make sense |
 //! | [`store`] | the unit of work, the event log, the clock |
 //! | [`ledger`] [`user`] | accounts, transfers, holds, audit; sign-in and keys |
 //! | [`agent`] | sellers of work and their modules |
@@ -21,6 +22,7 @@
 //! | [`document`] | signed certificates of awards and receipts of settlements |
 //! | [`task`] | the one path that buys work: award to settlement |
 //! | [`execution`] | leases, the sandbox, verifiers |
+//! | [`delegation`] | one goal split over several agents |
 //! | [`metrics`] [`sweep`] [`app`] | what is counted; the hand of the clock; what the process owns |
 //! | [`graphql`] [`transport`] [`cli`] | the face, HTTP and WebSocket, the command line |
 //!
@@ -32,7 +34,7 @@
 //!   is the one place where a unit of work starts, ends and is announced.
 //! - All checks precede all writes.
 //! - Money moves only through [`ledger`], as immutable transfers of two entries in exact integers. Holds are resolved exactly once.
-//! - Rows are locked in one order: auction, task, channel, hold, then accounts by ascending id. The first write of a unit of work
+//! - Rows are locked in one order: delegation, auction, task, channel, hold, then accounts by ascending id. The first write of a unit of work
 //!   comes after its first lock.
 //! - No transaction is open while foreign code runs: a claim is one unit of work, the result another.
 //! - Every state that is not terminal has a deadline, and the sweeper alone can finish it.
@@ -72,12 +74,14 @@ pub mod caller;
 pub mod channel;
 pub mod cli;
 pub mod config;
+pub mod delegation;
 pub mod document;
 pub mod error;
 pub mod execution;
 pub mod graphql;
 pub mod ledger;
 pub mod metrics;
+pub mod plan;
 pub mod reputation;
 pub mod store;
 pub mod sweep;

@@ -50,6 +50,7 @@ const TASK_ERRORS: &[&str] = &[
     "OUTPUT_SCHEMA_VIOLATION",
     "CHECK_FAILED",
     "CHECKER_FAILED",
+    "OUTPUT_NOT_A_PLAN",
     "MODULE_UNAVAILABLE",
     "MODULE_HASH_MISMATCH",
     "EXECUTOR_FAILED",
@@ -109,6 +110,9 @@ pub struct Metrics {
     task_duration: HistogramVec,
     task_cost: Histogram,
     task_errors: IntCounterVec,
+    delegations: IntCounterVec,
+    delegation_duration: HistogramVec,
+    delegation_steps: IntCounterVec,
     escrows_created: IntCounter,
     escrow_locked: Gauge,
     escrow_releases: IntCounter,
@@ -260,6 +264,22 @@ impl Metrics {
                 "Task execution errors by reason, retries included.",
                 &["runtime", "reason"],
             )?,
+            delegations: make.counters(
+                "delegations_total",
+                "Delegations ended by outcome, groups included.",
+                &["outcome"],
+            )?,
+            delegation_duration: make.histograms(
+                "delegation_duration_seconds",
+                "Time from delegating a goal to its end.",
+                LONG,
+                &["outcome"],
+            )?,
+            delegation_steps: make.counters(
+                "delegation_steps_total",
+                "Steps of delegations ended by outcome.",
+                &["outcome"],
+            )?,
             escrows_created: make.counter("escrows_created_total", "Escrows funded.")?,
             escrow_locked: make
                 .ratio("escrow_locked_credits", "Funds locked in escrow, market-wide; aggregate with max.")?,
@@ -336,6 +356,13 @@ impl Metrics {
         }
         for check in crate::ledger::names() {
             self.ledger_violations.with_label_values(&[check]);
+        }
+        for outcome in ["completed", "failed", "cancelled"] {
+            self.delegations.with_label_values(&[outcome]);
+            self.delegation_duration.with_label_values(&[outcome]);
+        }
+        for outcome in ["completed", "failed", "skipped"] {
+            self.delegation_steps.with_label_values(&[outcome]);
         }
         for outcome in ["expired", "cancelled"] {
             self.tasks_completed.with_label_values(&["none", outcome]);
@@ -459,6 +486,12 @@ impl Metrics {
                     self.reputation_updates.with_label_values(&[&label(cause)]).inc();
                 }
             }
+            Kind::DelegationCompleted => self.delegation_ended("completed", seconds),
+            Kind::DelegationFailed => self.delegation_ended("failed", seconds),
+            Kind::DelegationCancelled => self.delegation_ended("cancelled", seconds),
+            Kind::StepCompleted => self.delegation_steps.with_label_values(&["completed"]).inc(),
+            Kind::StepFailed => self.delegation_steps.with_label_values(&["failed"]).inc(),
+            Kind::StepSkipped => self.delegation_steps.with_label_values(&["skipped"]).inc(),
             Kind::AuctionOpened
             | Kind::AuctionExtended
             | Kind::TaskReassigned
@@ -470,13 +503,7 @@ impl Metrics {
             | Kind::DelegationCreated
             | Kind::DelegationPlanned
             | Kind::StepStarted
-            | Kind::StepCompleted
-            | Kind::StepFailed
-            | Kind::StepSkipped
             | Kind::DelegationStopping
-            | Kind::DelegationCompleted
-            | Kind::DelegationFailed
-            | Kind::DelegationCancelled
             | Kind::EarningsWithdrawn
             | Kind::CreditsIssued
             | Kind::CreditsRedeemed => {}
@@ -500,6 +527,11 @@ impl Metrics {
     fn auction_closed(&self, outcome: &str, seconds: f64) {
         self.auctions.with_label_values(&[outcome]).inc();
         self.auction_duration.with_label_values(&[outcome]).observe(seconds);
+    }
+
+    fn delegation_ended(&self, outcome: &str, seconds: f64) {
+        self.delegations.with_label_values(&[outcome]).inc();
+        self.delegation_duration.with_label_values(&[outcome]).observe(seconds);
     }
 
     fn task_error(&self, runtime: &str, reason: Option<&str>) {
@@ -547,7 +579,7 @@ impl Metrics {
              CAST((SELECT COUNT(*) FROM auctions WHERE status IN ('OPEN', 'REVEALING')) AS BIGINT) AS auctions, \
              CAST((SELECT COUNT(*) FROM channels WHERE status <> 'CLOSED') AS BIGINT) AS channels, \
              CAST((SELECT COUNT(*) FROM tasks WHERE status = 'RUNNING') AS BIGINT) AS tasks, \
-             CAST((SELECT COALESCE(SUM(balance), 0) FROM accounts WHERE kind IN ('ESCROW_TASK', 'ESCROW_CHANNEL')) AS BIGINT) \
+             CAST((SELECT COALESCE(SUM(balance), 0) FROM accounts WHERE kind IN ('ESCROW_TASK', 'ESCROW_CHANNEL', 'ESCROW_DELEGATION')) AS BIGINT) \
              AS locked, \
              CAST((SELECT COUNT(*) FROM agents WHERE status = 'ACTIVE' AND runtime = 'HOSTED' AND module_id IS NOT NULL) AS BIGINT) \
              AS hosted, \

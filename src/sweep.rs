@@ -1,16 +1,19 @@
 //! The hand of the clock: a loop of verbs for what is due. It alone can finish whatever nobody else finishes: it closes auctions,
-//! takes unstarted work away, ends lapsed leases, overdue runs, reviews and disputes, closes streaming channels whose time is over.
+//! takes unstarted work away, ends lapsed leases, overdue runs, reviews and disputes, closes streaming channels whose time is over,
+//! and takes delegations a step further.
 //! Each is a unit of work of its own, and any number of processes may sweep at once, because every verb looks again under its lock.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use entity::task;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     auction,
     caller::Caller,
     channel::stream,
+    delegation,
     error::Result,
     execution,
     store::{Store, Work, failpoint},
@@ -50,6 +53,9 @@ pub async fn once(store: &Store) -> Result<u64> {
     for id in stream::due(store.read(), now, BATCH).await? {
         done += step(store, async |work| stream::finalise_due(work, id).await).await;
     }
+    for id in delegation::due(store.read(), now, BATCH).await? {
+        done += step(store, async |work| delegation::advance(work, id).await).await;
+    }
     Ok(done)
 }
 
@@ -67,8 +73,8 @@ async fn step(store: &Store, verb: impl AsyncFnOnce(&mut Work) -> Result<bool>) 
     }
 }
 
-/// Sweeps every `interval` until `stop`.
-pub async fn run(store: Store, interval: Duration, stop: CancellationToken) {
+/// Sweeps every `interval`, and at once whenever `prompt` says that a delegation may go on, until `stop`.
+pub async fn run(store: Store, interval: Duration, prompt: Arc<Notify>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let pause = match once(&store).await {
             Ok(0) => interval,
@@ -80,6 +86,7 @@ pub async fn run(store: Store, interval: Duration, stop: CancellationToken) {
         };
         tokio::select! {
             () = stop.cancelled() => {}
+            () = prompt.notified() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     choice,
-    id::{DelegationId, UserId},
+    id::{DelegationId, StepId, UserId},
     money::Amount,
     task::Priority,
     text::{JsonText, Words},
@@ -51,6 +51,9 @@ pub struct Model {
     pub requester_id: UserId,
     /// The delegation of which this is a step that has steps of its own.
     pub parent_id: Option<DelegationId>,
+    /// The group of the parent that it is, and in which attempt; unique together, so that the database refuses to begin the same twice.
+    pub step_id: Option<StepId>,
+    pub attempt: Option<i32>,
     /// 1 for what a user delegates, one more for each level below; at most 3.
     pub depth: i32,
     pub goal: String,

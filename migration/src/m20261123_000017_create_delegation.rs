@@ -37,6 +37,8 @@ impl MigrationTrait for Migration {
                  id {id} PRIMARY KEY, \
                  requester_id {id} NOT NULL REFERENCES users (id), \
                  parent_id {id} REFERENCES delegations (id), \
+                 step_id {id}, \
+                 attempt INTEGER CHECK (attempt >= 1), \
                  depth INTEGER NOT NULL CHECK (depth BETWEEN 1 AND 3), \
                  goal TEXT NOT NULL, \
                  capabilities {json} NOT NULL, \
@@ -57,7 +59,10 @@ impl MigrationTrait for Migration {
                  created_at BIGINT NOT NULL, \
                  planned_at BIGINT, \
                  finished_at BIGINT, \
+                 UNIQUE (step_id, attempt), \
                  CHECK ((parent_id IS NULL) = (depth = 1)), \
+                 CHECK ((parent_id IS NULL) = (step_id IS NULL)), \
+                 CHECK ((step_id IS NULL) = (attempt IS NULL)), \
                  CHECK ((plan IS NULL) = (planned_at IS NULL)), \
                  CHECK (status NOT IN ('RUNNING', 'COMPLETED') OR plan IS NOT NULL), \
                  CHECK ((deadline_at IS NOT NULL) = (status IN ('PLANNING', 'RUNNING', 'STOPPING'))), \

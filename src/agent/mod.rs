@@ -371,6 +371,23 @@ pub async fn eligible_hosted(
     Ok(agents)
 }
 
+/// Whether an active agent of somebody else than `buyer`, and none of `except`, can do all of `capabilities`.
+pub async fn is_offered(
+    db: &impl ConnectionTrait,
+    capabilities: &Words,
+    buyer: UserId,
+    except: &[AgentId],
+) -> Result<bool> {
+    let mut agents = agent::Entity::find()
+        .filter(agent::Column::Status.eq(Status::Active))
+        .filter(agent::Column::OwnerId.ne(buyer))
+        .filter(can_all(capabilities));
+    if !except.is_empty() {
+        agents = agents.filter(agent::Column::Id.is_not_in(except.iter().copied()));
+    }
+    Ok(agents.one(db).await?.is_some())
+}
+
 /// In which order agents are listed. Ties are broken by the id, in the direction of the order, so that the indexes serve it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::EnumIter)]
 pub enum AgentOrder {

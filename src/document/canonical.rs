@@ -4,7 +4,7 @@
 //! else is refused here. What is left is the order of the keys, by their UTF-16 code units, and the escapes of strings, which are
 //! those of `serde_json`.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 /// The largest whole number that every reader of JSON keeps exactly.
 const MAX_SAFE: u64 = (1 << 53) - 1;
@@ -23,21 +23,48 @@ pub enum NotCanonical {
 /// The canonical text of a value.
 pub fn canonical(value: &Value) -> Result<String, NotCanonical> {
     let mut text = String::new();
-    write(value, &mut text)?;
+    write(value, &mut text, &whole)?;
     Ok(text)
 }
 
-fn write(value: &Value, text: &mut String) -> Result<(), NotCanonical> {
+/// A text that two values share if and only if they are the same to a reader of JSON: canonical, and with any number. It is for
+/// comparing alone: fractions are not written as the RFC has them.
+pub fn comparable(value: &Value) -> Result<String, NotCanonical> {
+    let mut text = String::new();
+    write(value, &mut text, &|number| Ok(any(number)))?;
+    Ok(text)
+}
+
+/// A whole number that every reader keeps.
+fn whole(number: &Number) -> Result<String, NotCanonical> {
+    let size = number.as_i64().map(i64::unsigned_abs).or_else(|| number.as_u64());
+    if size.is_none_or(|size| size > MAX_SAFE) {
+        return Err(NotCanonical::Number(number.to_string()));
+    }
+    Ok(number.to_string())
+}
+
+/// Any number; `1`, `1.0` and `10e-1` are one.
+fn any(number: &Number) -> String {
+    match number.as_f64() {
+        Some(float) if number.is_f64() && float == 0.0 => "0".to_owned(),
+        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 9.0e15 => format!("{float:.0}"),
+        Some(float) if number.is_f64() => format!("{float:e}"),
+        Some(_) | None => number.to_string(),
+    }
+}
+
+fn write(
+    value: &Value,
+    text: &mut String,
+    number_text: &impl Fn(&Number) -> Result<String, NotCanonical>,
+) -> Result<(), NotCanonical> {
     match value {
         Value::Null => text.push_str("null"),
         Value::Bool(true) => text.push_str("true"),
         Value::Bool(false) => text.push_str("false"),
         Value::Number(number) => {
-            let size = number.as_i64().map(i64::unsigned_abs).or_else(|| number.as_u64());
-            if size.is_none_or(|size| size > MAX_SAFE) {
-                return Err(NotCanonical::Number(number.to_string()));
-            }
-            text.push_str(&number.to_string());
+            text.push_str(&number_text(number)?);
         }
         Value::String(string) => quote(string, text)?,
         Value::Array(items) => {
@@ -46,7 +73,7 @@ fn write(value: &Value, text: &mut String) -> Result<(), NotCanonical> {
                 if place > 0 {
                     text.push(',');
                 }
-                write(item, text)?;
+                write(item, text, number_text)?;
             }
             text.push(']');
         }
@@ -60,7 +87,7 @@ fn write(value: &Value, text: &mut String) -> Result<(), NotCanonical> {
                 }
                 quote(key, text)?;
                 text.push(':');
-                write(field, text)?;
+                write(field, text, number_text)?;
             }
             text.push('}');
         }
@@ -80,6 +107,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_readers_take_for_the_same_compares_as_the_same() {
+        for (one, other, same) in [
+            ("1", "1.0", true),
+            ("-0.0", "0", true),
+            ("1e2", "100", true),
+            ("0.1", "1e-1", true),
+            ("1.5", "1.25", false),
+            ("9007199254740993", "9007199254740992", false),
+            (r#"{"a":1,"b":[2]}"#, r#"{ "b": [2.0], "a": 1 }"#, true),
+            (r#""1""#, "1", false),
+            ("null", "false", false),
+        ] {
+            let text = |text: &str| comparable(&serde_json::from_str(text).unwrap()).unwrap();
+            assert_eq!(text(one) == text(other), same, "{one} and {other}");
+        }
+    }
 
     #[test]
     fn keys_are_sorted_by_utf_16_as_in_section_3_2_3_of_the_rfc() {

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use entity::{
     bid, dispute, document, execution,
     id::{
-        AccountId, AgentId, AuctionId, BatchId, BidId, ChannelId, DisputeId, DocumentId, ExecutionId, RatingId,
-        ReputationEventId, TaskId, TransferId, UserId,
+        AccountId, AgentId, AuctionId, BatchId, BidId, ChannelId, DelegationId, DisputeId, DocumentId, ExecutionId,
+        RatingId, ReputationEventId, TaskId, TransferId, UserId,
     },
     money::Amount,
     rating,
@@ -71,6 +71,9 @@ pub struct Receipt {
 pub struct OfferPart {
     pub task_id: Text<TaskId>,
     pub requester_id: Text<UserId>,
+    /// The delegation that paid, out of what its requester had set aside; left out where the requester's wallet did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegation_id: Option<Text<DelegationId>>,
     pub capabilities: Vec<String>,
     pub input_sha256: Text<Digest>,
     /// Of the text of the JSON Schema as it was stored.
@@ -255,6 +258,7 @@ impl Receipt {
             offer: OfferPart {
                 task_id: Text(task.id),
                 requester_id: Text(task.requester_id),
+                delegation_id: task.delegation_id.map(Text),
                 capabilities: task.capabilities.0.clone(),
                 input_sha256: digest(&task.input_sha256)?,
                 output_schema_sha256: task.output_schema.as_ref().map(|schema| hashed(&schema.0)),
@@ -462,7 +466,8 @@ fn outcome(receipt: &Receipt, findings: &mut Findings) {
 /// Derives from and to where each movement goes, and sums up what went through each account.
 fn transfers(receipt: &Receipt, findings: &mut Findings) {
     let Receipt { offer, bid, award, settlement, .. } = receipt;
-    let (user, budget) = (Place::user(offer.requester_id.0), Place::task(offer.task_id.0));
+    let of_delegation = offer.delegation_id.map(|delegation| Place::delegation(delegation.0));
+    let (payer, budget) = (of_delegation.unwrap_or(Place::user(offer.requester_id.0)), Place::task(offer.task_id.0));
     let mut through: BTreeMap<AccountId, (Amount, Amount)> = BTreeMap::new();
     let mut last_batch = None;
     for (place, transfer) in receipt.transfers.iter().enumerate() {
@@ -471,11 +476,11 @@ fn transfers(receipt: &Receipt, findings: &mut Findings) {
         let agent = Place::agent(bid.agent_id.0);
         let ends = channel == Some(settlement.channel_id.0);
         let (from, to) = match (transfer.kind, channel) {
-            (transfer::Kind::Hold, None) => (user, budget),
-            (transfer::Kind::Hold, Some(channel)) => (user, Place::channel(channel)),
+            (transfer::Kind::Hold, None) => (payer, budget),
+            (transfer::Kind::Hold, Some(channel)) => (payer, Place::channel(channel)),
             (transfer::Kind::Escrow, Some(channel)) => (budget, Place::channel(channel)),
-            (transfer::Kind::Release, None) => (budget, user),
-            (transfer::Kind::Refund, Some(channel)) => (Place::channel(channel), user),
+            (transfer::Kind::Release, None) => (budget, payer),
+            (transfer::Kind::Refund, Some(channel)) => (Place::channel(channel), payer),
             (transfer::Kind::Payout, Some(channel)) if ends => (Place::channel(channel), agent),
             (transfer::Kind::Fee, Some(channel)) if ends => (Place::channel(channel), Place::fees(channel)),
             (
@@ -524,7 +529,7 @@ fn transfers(receipt: &Receipt, findings: &mut Findings) {
     findings.expect("transfers, into the last channel", Text(of(final_channel).0), award.price);
     findings.expect("transfers, to the agent", Text(of(Place::agent(bid.agent_id.0)).0), settlement.earned);
     findings.expect("transfers, to the platform", Text(of(Place::fees(settlement.channel_id.0)).0), settlement.fee);
-    let (back, out) = of(user);
+    let (back, out) = of(payer);
     findings.expect_maybe("transfers, from the payer for good", out.checked_sub(back).map(Text), Some(settlement.paid));
     let returned = receipt.transfers.iter().filter(|transfer| {
         transfer.kind == transfer::Kind::Refund && transfer.channel_id == Some(settlement.channel_id)

@@ -31,6 +31,7 @@ use entity::{
     execution::{self, Status},
     id::{ExecutionId, TaskId},
     task,
+    task::Purpose,
     text::JsonText,
     time::Timestamp,
 };
@@ -181,11 +182,23 @@ pub async fn complete(work: &mut Work, task: TaskId, token: i64, report: Report)
     let id = report.execution;
     let execution = execution::Entity::find_by_id(id).one(work.tx()).await?.ok_or(TaskRefused::LeaseLost)?;
     rules::admit_result(&execution, token)?;
+    let report = judged(work, &task, report).await?;
     end(work, &execution, &report.outcome.as_ref().map(|_| ()).map_err(|fault| fault.code.clone())).await?;
     let agent = agent_of(work, &execution).await?;
     let task = tasks::settle(work, task, &agent, report).await?;
     agents::let_go(work, agent.id).await?;
     Ok(task)
+}
+
+/// The report as it counts: a plan that cannot be carried out is no result, wherever the agent runs.
+async fn judged(work: &Work, task: &task::Model, report: Report) -> Result<Report> {
+    match (task.purpose, &report.outcome) {
+        (Purpose::Plan, Ok(output)) => match tasks::planning::fault(work, task, output).await? {
+            Some(fault) => Ok(Report { outcome: Err(fault), ..report }),
+            None => Ok(report),
+        },
+        (Purpose::Plan, Err(_)) | (Purpose::Work, _) => Ok(report),
+    }
 }
 
 /// Says that an attempt failed through no fault of the agent: the work is tried again after a pause, or, after the last attempt,

@@ -509,6 +509,56 @@ concept! {
     }
 }
 
+concept! {
+    /// Why something about a delegation was refused.
+    DelegationUserError,
+    /// The codes of `DelegationUserError`.
+    DelegationErrorCode {
+        /// A plan needs at least one step.
+        NoSteps,
+        /// A plan has at most 64 steps, those of its groups included.
+        TooManySteps,
+        /// Groups are nested too deep; there are at most 3 levels.
+        TooDeep,
+        /// The name of a step must be 1 to 40 of a to z, 0 to 9, _ and -, begin with a letter and not be input, goal or plan; its title must be 1 to 200 characters.
+        StepNameInvalid,
+        /// Two steps have the same name.
+        StepNameTaken,
+        /// A step is either work or a group: what has a plan has no capabilities, outputSchema, checkerId or timeout.
+        StepIsBoth,
+        /// A step needs capabilities, or a plan if it is a group.
+        StepDoesNothing,
+        /// There are 1 to 9 replicas, of which more than half must agree, and a group has one.
+        ReplicasInvalid,
+        /// With onFailure RETRY there are 1 to 10 retries, and otherwise none.
+        RetriesInvalid,
+        /// A step depends on one that does not exist.
+        UnknownStep,
+        /// The steps of the plan wait for each other in a circle.
+        PlanHasCycle,
+        /// Shares are given for all steps, each more than 0 and together 10000, or for none.
+        SharesDoNotSum,
+        /// The budget is too small: a step would get nothing.
+        BudgetTooSmall,
+        /// A reference leads to nothing.
+        ReferenceUnresolved,
+        /// What a template gives is too large.
+        TemplateTooLarge,
+        /// No agent that could take the work has these capabilities.
+        UnknownCapability,
+        /// The checker is not an active hosted agent with a module.
+        UnknownChecker,
+        /// The delegation is over, or stops already.
+        DelegationOver,
+        /// The wallet does not hold enough credits.
+        InsufficientFunds,
+        /// The balance would pass the largest amount that an account can hold.
+        BalanceOverflow,
+        /// An earlier operation of the same kind named this reference.
+        ReferenceUsed,
+    }
+}
+
 /// Why a mutation was refused. Concrete types add a `code` of their concept.
 #[derive(Interface)]
 #[graphql(
@@ -538,6 +588,8 @@ pub(super) enum UserError {
     Channel(ChannelUserError),
     /// About the work of agents.
     Work(WorkUserError),
+    /// About delegations.
+    Delegation(DelegationUserError),
 }
 
 #[cfg(test)]
@@ -547,8 +599,10 @@ mod tests {
         agent::rules::AgentRefused,
         auction::rules::AuctionRefused,
         channel::rules::ChannelRefused,
+        delegation::rules::DelegationRefused,
         execution::rules::WorkRefused,
         ledger::rules::LedgerRefused,
+        plan::rules::PlanRefused,
         reputation::RatingRefused,
         store::OnceRefused,
         task::rules::{DisputeRefused, ReviewRefused, TaskRefused},
@@ -596,6 +650,10 @@ mod tests {
         knows::<WorkUserError, TaskRefused>();
         knows::<WorkUserError, LedgerRefused>();
         knows::<WorkUserError, OnceRefused>();
+        knows::<DelegationUserError, PlanRefused>();
+        knows::<DelegationUserError, DelegationRefused>();
+        knows::<DelegationUserError, LedgerRefused>();
+        knows::<DelegationUserError, OnceRefused>();
     }
 
     #[test]

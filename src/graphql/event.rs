@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_graphql::{Context, Enum, ID, InputObject, Interface, Object, SimpleObject, Subscription};
 use entity::{
     event::{Kind, Model},
-    id::{AgentId, AuctionId, TaskId, UserId},
+    id::{AgentId, AuctionId, DelegationId, TaskId, UserId},
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
 
@@ -18,6 +18,7 @@ use super::{
     auction::{Auction, Bid},
     channel::Channel,
     context::{Ask, answer, maybe, parse_id},
+    delegation::Delegation,
     error::{Answer, Fault, fault},
     page::{DEFAULT_PAGE, MAX_PAGE, PageInfo, list_cost},
     scalar::{Credits, DateTime, Duration, EventCursor, Points},
@@ -637,6 +638,16 @@ impl DelegationEvent {
         self.0.event.delegation_id.map(ID::from)
     }
 
+    /// The delegation as it is now; null for those who do not see it.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn delegation(&self, ctx: &Context<'_>) -> Option<Answer<Delegation>> {
+        maybe(ctx, async {
+            let Some(delegation) = self.0.event.delegation_id else { return Ok(None) };
+            super::delegation::find(ctx, delegation).await
+        })
+        .await
+    }
+
     /// The name of the step; null where it is about the whole.
     async fn step(&self) -> Option<&str> {
         self.0.event.payload.step.as_deref()
@@ -845,6 +856,55 @@ fn ends_task(kind: Kind) -> bool {
         | Kind::DelegationCompleted
         | Kind::DelegationFailed
         | Kind::DelegationCancelled
+        | Kind::EarningsWithdrawn
+        | Kind::CreditsIssued
+        | Kind::CreditsRedeemed => false,
+    }
+}
+
+/// Whether a delegation's stream ends with this event.
+fn ends_delegation(kind: Kind) -> bool {
+    match kind {
+        Kind::DelegationCompleted | Kind::DelegationFailed | Kind::DelegationCancelled => true,
+        Kind::TaskPosted
+        | Kind::TaskCompleted
+        | Kind::TaskRefunded
+        | Kind::TaskExpired
+        | Kind::TaskCancelled
+        | Kind::AuctionOpened
+        | Kind::BidSubmitted
+        | Kind::BidWithdrawn
+        | Kind::AuctionExtended
+        | Kind::AuctionAwarded
+        | Kind::AuctionExpired
+        | Kind::AuctionCancelled
+        | Kind::ChannelOpened
+        | Kind::ChannelClosed
+        | Kind::TaskReassigned
+        | Kind::TaskStarted
+        | Kind::TaskRetried
+        | Kind::ReputationChanged
+        | Kind::BidCommitted
+        | Kind::AuctionRevealing
+        | Kind::BidRevealed
+        | Kind::BondForfeited
+        | Kind::ChannelToppedUp
+        | Kind::ChannelPaid
+        | Kind::ChannelClosing
+        | Kind::ChannelReopened
+        | Kind::ChannelEquivocation
+        | Kind::TaskSubmitted
+        | Kind::DisputeOpened
+        | Kind::EvidenceSubmitted
+        | Kind::DisputeResolved
+        | Kind::WorkOffered
+        | Kind::DelegationCreated
+        | Kind::DelegationPlanned
+        | Kind::StepStarted
+        | Kind::StepCompleted
+        | Kind::StepFailed
+        | Kind::StepSkipped
+        | Kind::DelegationStopping
         | Kind::EarningsWithdrawn
         | Kind::CreditsIssued
         | Kind::CreditsRedeemed => false,
@@ -1106,6 +1166,29 @@ impl EventSubscription {
             let reader = Reader::of(ctx);
             let shows: Filter = Box::new(move |event| reader.may_see(event));
             Ok(events(follow, shows, ends_task, ctx.request_id().to_owned()))
+        })
+        .await
+    }
+
+    /// What happens to a delegation of yours, to its steps and to their tasks; ends with it.
+    async fn delegation_events(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The delegation, `dlg_…`.")] delegation_id: ID,
+        #[graphql(desc = "Begin behind this event; from now on when it is left out.")] after: Option<EventCursor>,
+    ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
+        answer(ctx, async {
+            ctx.caller().with_scope(Scope::Read)?;
+            let delegation: DelegationId = parse_id(&delegation_id, "delegationId")?;
+            let (topic, after) = (Topic::Delegation(delegation), after.map(|cursor| cursor.0));
+            let follow = ctx.store().follow(topic, after).await?;
+            let row = super::delegation::visible(ctx, delegation).await?.ok_or(Error::NotFound("delegation"))?;
+            if row.finished_at.is_some() && has_seen_the_end(ctx.store(), topic, after, ends_delegation).await? {
+                return Ok(stream::empty().boxed());
+            }
+            let reader = Reader::of(ctx);
+            let shows: Filter = Box::new(move |event| reader.may_see(event));
+            Ok(events(follow, shows, ends_delegation, ctx.request_id().to_owned()))
         })
         .await
     }

@@ -12,9 +12,12 @@ use std::{
 };
 
 use entity::{
-    account, agent, agent_module, auction, bid, bond, channel, channel_change, commitment, dispute, document,
-    equivocation,
-    id::{AccountId, AgentId, AuctionId, BidId, BondId, ChannelId, DisputeId, ModuleId, TaskId, TransferId, UserId},
+    account, agent, agent_module, auction, bid, bond, channel, channel_change, commitment, delegation, dispute,
+    document, equivocation,
+    id::{
+        AccountId, AgentId, AuctionId, BidId, BondId, ChannelId, DelegationId, DisputeId, ModuleId, TaskId, TransferId,
+        UserId,
+    },
     rating, reputation, reputation_event, task, task_result, transfer, user,
 };
 use futures_util::{FutureExt, future::BoxFuture};
@@ -141,6 +144,7 @@ pub(super) struct Loaders {
     results: Batch<TaskId, task_result::Model>,
     ratings: Batch<TaskId, rating::Model>,
     disputes: Batch<DisputeId, dispute::Model>,
+    delegations: Batch<DelegationId, delegation::Model>,
     disputes_of_tasks: Batch<TaskId, dispute::Model>,
     documents: Batch<(TaskId, document::Kind), document::Model>,
     candidates: Batch<AuctionId, Arc<Vec<bid::Model>>>,
@@ -198,6 +202,7 @@ impl Loaders {
             results: Batch::default(),
             ratings: Batch::default(),
             disputes: Batch::default(),
+            delegations: Batch::default(),
             disputes_of_tasks: Batch::default(),
             documents: Batch::default(),
             candidates: Batch::default(),
@@ -230,6 +235,7 @@ impl Loaders {
         results: task_result by TaskId = TaskId, task_id;
         ratings: rating by TaskId = TaskId, task_id;
         disputes: dispute by DisputeId = Id, id;
+        delegations: delegation by DelegationId = Id, id;
         disputes_of_tasks: dispute by TaskId = TaskId, task_id;
     }
 

@@ -11,6 +11,7 @@ mod agent;
 mod auction;
 mod channel;
 mod context;
+mod delegation;
 mod dispute;
 mod document;
 mod error;
@@ -43,6 +44,7 @@ pub struct Query(
     user::UserQuery,
     agent::AgentQuery,
     task::TaskQuery,
+    delegation::DelegationQuery,
     auction::AuctionQuery,
     channel::ChannelQuery,
     dispute::DisputeQuery,
@@ -61,6 +63,7 @@ pub struct Mutation(
     agent::AgentMutation,
     webhook::WebhookMutation,
     task::TaskMutation,
+    delegation::DelegationMutation,
     auction::AuctionMutation,
     dispute::DisputeMutation,
     channel::ChannelMutation,

@@ -7,7 +7,7 @@ use async_graphql::{InputType, InputValueError, InputValueResult, Scalar, Scalar
 use chrono::DateTime as Calendar;
 use entity::{
     money::{Amount, format_micros},
-    time::Timestamp,
+    time::{Timestamp, format_duration, parse_duration, plain_number},
 };
 
 use crate::store::Cursor;
@@ -15,12 +15,6 @@ use crate::store::Cursor;
 /// Milli-points, and basis points, in one point of 0 to 100.
 const MILLI: u32 = 1_000;
 const BASIS: u32 = 100;
-/// Seconds in the units of a duration.
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
-/// The longest duration that is read: a hundred years.
-const LONGEST: Span = Span::from_secs(36_525 * DAY);
 
 /// Says that a value was not understood, in a way that clients can branch on.
 fn refuse<T: InputType>(why: impl std::fmt::Display) -> InputValueError<T> {
@@ -152,65 +146,6 @@ impl ScalarType for Duration {
     }
 }
 
-/// The ISO 8601 form, in the largest units that fit, without the parts that are zero.
-fn format_duration(span: Span) -> String {
-    let part = |count: u64, unit: char| if count > 0 { format!("{count}{unit}") } else { String::new() };
-    let seconds = span.as_secs();
-    let rest = seconds % MINUTE;
-    let rest = match span.subsec_micros() {
-        0 => part(rest, 'S'),
-        micros => format!("{rest}.{}S", format!("{micros:06}").trim_end_matches('0')),
-    };
-    let time = format!("{}{}{rest}", part(seconds % DAY / HOUR, 'H'), part(seconds % HOUR / MINUTE, 'M'));
-    match (seconds / DAY, time.as_str()) {
-        (0, "") => "PT0S".to_owned(),
-        (days, "") => format!("P{days}D"),
-        (days, time) => format!("P{}T{time}", part(days, 'D')),
-    }
-}
-
-/// Reads `PnDTnHnMn.nS`: each part at most once, in this order, at least one, none empty.
-fn parse_duration(text: &str) -> Option<Span> {
-    let rest = text.strip_prefix('P')?;
-    let (days, time) = match rest.split_once('T') {
-        Some((days, time)) => (days, Some(time)),
-        None => (rest, None),
-    };
-    if time == Some("") || (days.is_empty() && time.is_none()) {
-        return None;
-    }
-    let mut seconds = match days {
-        "" => 0,
-        _ => number(days.strip_suffix('D')?)?.checked_mul(DAY)?,
-    };
-    let mut rest = time.unwrap_or("");
-    for (unit, length) in [('H', HOUR), ('M', MINUTE)] {
-        if let Some((count, behind)) = rest.split_once(unit) {
-            seconds = seconds.checked_add(number(count)?.checked_mul(length)?)?;
-            rest = behind;
-        }
-    }
-    let mut micros = 0;
-    if !rest.is_empty() {
-        let count = rest.strip_suffix('S')?;
-        let (whole, fraction) = count.split_once('.').unwrap_or((count, "0"));
-        if fraction.len() > 6 {
-            return None;
-        }
-        number(fraction)?;
-        micros = number(&format!("{fraction:0<6}"))?;
-        seconds = seconds.checked_add(number(whole)?)?;
-    }
-    let span = Span::from_secs(seconds).checked_add(Span::from_micros(micros))?;
-    (span <= LONGEST).then_some(span)
-}
-
-/// Plain digits.
-fn number(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
-}
-
 /// A JSON document.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Json(pub serde_json::Value);
@@ -318,9 +253,9 @@ fn decimal(text: &str, scale: u32) -> Option<u64> {
     if leading_zero || fraction.len() > places {
         return None;
     }
-    number(fraction)?;
-    let fraction = number(&format!("{fraction:0<places$}"))?;
-    number(whole)?.checked_mul(scale.into())?.checked_add(fraction)
+    plain_number(fraction)?;
+    let fraction = plain_number(&format!("{fraction:0<places$}"))?;
+    plain_number(whole)?.checked_mul(scale.into())?.checked_add(fraction)
 }
 
 #[cfg(test)]

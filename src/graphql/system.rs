@@ -6,8 +6,8 @@ use async_graphql::{Context, ID, Interface, Object, SimpleObject};
 use entity::{
     account,
     id::{
-        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, DisputeId, DocumentId, EquivocationId, EvidenceId,
-        Id, ModuleId, RatingId, ReputationEventId, SessionId, TaskId, TransferId, UserId,
+        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, DelegationId, DisputeId, DocumentId, EquivocationId,
+        EvidenceId, Id, ModuleId, RatingId, ReputationEventId, SessionId, TaskId, TransferId, UserId,
     },
     money::MAX_AMOUNT,
     task,
@@ -20,6 +20,7 @@ use super::{
     auction::{Auction, Bid},
     channel::{Channel, Equivocation},
     context::{Ask, Budget, maybe, parse_id},
+    delegation::Delegation,
     dispute::{Dispute, Evidence},
     document::SignedDocument,
     error::Answer,
@@ -72,6 +73,8 @@ pub(super) enum Node {
     Rating(Rating),
     /// A piece of evidence.
     ReputationEvent(ReputationEvent),
+    /// A delegation.
+    Delegation(Delegation),
     /// A dispute.
     Dispute(Dispute),
     /// What a party showed in a dispute.
@@ -102,6 +105,7 @@ async fn find(ctx: &Context<'_>, id: &ID, field: &str) -> Result<Option<Node>> {
         ReputationEventId::PREFIX => {
             super::reputation::find_event(ctx, parse_id(id, field)?).await?.map(Node::ReputationEvent)
         }
+        DelegationId::PREFIX => super::delegation::find(ctx, parse_id(id, field)?).await?.map(Node::Delegation),
         DisputeId::PREFIX => super::dispute::find(ctx, parse_id(id, field)?).await?.map(Node::Dispute),
         EvidenceId::PREFIX => super::dispute::find_evidence(ctx, parse_id(id, field)?).await?.map(Node::Evidence),
         DocumentId::PREFIX => super::document::find(ctx, parse_id(id, field)?).await?.map(Node::SignedDocument),
@@ -347,9 +351,10 @@ async fn economic_health(ctx: &Context<'_>) -> Result<EconomicHealth> {
     );
     let counts = numbers(store, &counts).await?;
     let held = |kind: account::Kind| number(&balances, kind.name());
-    let in_escrow = [account::Kind::EscrowTask, account::Kind::EscrowChannel, account::Kind::Bond]
-        .into_iter()
-        .fold(0_i64, |sum, kind| sum.saturating_add(held(kind)));
+    let in_escrow =
+        [account::Kind::EscrowTask, account::Kind::EscrowChannel, account::Kind::EscrowDelegation, account::Kind::Bond]
+            .into_iter()
+            .fold(0_i64, |sum, kind| sum.saturating_add(held(kind)));
     Ok(EconomicHealth {
         books_in_order: ctx.app().last_audit().map(|audit| audit.ok()),
         credits_in_circulation: SignedCredits(held(account::Kind::External).saturating_neg()),

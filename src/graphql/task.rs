@@ -15,6 +15,7 @@ use super::{
     auction::{Auction, AuctionTermsInput, Bid},
     channel::Channel,
     context::{Ask, intent, maybe, once, parse_id, payload},
+    delegation::Delegation,
     dispute::Dispute,
     document::SignedDocument,
     error::{Answer, payload},
@@ -66,6 +67,18 @@ pub(super) enum TaskAcceptance {
     Review,
     /// The other agents that do the same step of a delegation: results on which enough of them agree are paid, others refunded.
     Agreement,
+}
+
+/// How much of a hurry there is with work that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+#[graphql(remote = "entity::task::Priority")]
+pub(super) enum TaskPriority {
+    /// Lets other work that waits go first.
+    Low,
+    /// As everybody.
+    Normal,
+    /// Goes before other work that waits, but not for ever.
+    High,
 }
 
 /// Where the credits of a task are.
@@ -349,6 +362,21 @@ impl Task {
         maybe(ctx, super::dispute::find_of_task(ctx, self.0.id)).await
     }
 
+    /// How much of a hurry there is with it.
+    async fn priority(&self) -> TaskPriority {
+        self.0.priority.into()
+    }
+
+    /// The delegation that bought it; null where there is none, and for those who do not see it.
+    #[graphql(complexity = "1 + child_complexity")]
+    async fn delegation(&self, ctx: &Context<'_>) -> Option<Answer<Delegation>> {
+        maybe(ctx, async {
+            let Some(delegation) = self.0.delegation_id else { return Ok(None) };
+            super::delegation::find(ctx, delegation).await
+        })
+        .await
+    }
+
     /// The requester's stars; null while it is not rated.
     #[graphql(complexity = "1 + child_complexity")]
     async fn rating(&self, ctx: &Context<'_>) -> Option<Answer<Rating>> {
@@ -570,7 +598,6 @@ impl TaskInput {
     /// As the verbs take it, but for the checker, which [`TaskInput::checked_by`] adds.
     pub(super) fn to_new(&self) -> NewTask {
         NewTask {
-            checker: None,
             title: self.title.clone(),
             capabilities: self.capabilities.clone(),
             input: self.input.0.clone(),
@@ -581,6 +608,7 @@ impl TaskInput {
             max_attempts: self.max_attempts,
             acceptance: self.acceptance.into(),
             review_window: self.review_window.map(|window| window.0),
+            checker: None,
         }
     }
 

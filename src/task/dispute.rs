@@ -269,7 +269,12 @@ pub async fn dispute_due(work: &mut Work, id: TaskId) -> Result<bool> {
 }
 
 /// Settles a task whose result is stored.
-async fn end(work: &mut Work, task: task::Model, turn: &Turn, why: Option<(&str, &str)>) -> Result<task::Model> {
+pub(super) async fn end(
+    work: &mut Work,
+    task: task::Model,
+    turn: &Turn,
+    why: Option<(&str, &str)>,
+) -> Result<task::Model> {
     let missing = || Error::internal("a submitted task without a result or a winner");
     let result = task_result::Entity::find_by_id(task.id).one(work.tx()).await?.ok_or_else(missing)?;
     let agent = winner(work, &task).await?.ok_or_else(missing)?;

@@ -24,7 +24,9 @@
 //! finish it; a task that is over holds none; a payment, its result, its evidence and its events are one unit of work; nothing
 //! leads out of a terminal state.
 
+pub mod agreement;
 pub mod dispute;
+pub mod planning;
 pub mod rules;
 pub mod schema;
 #[cfg(test)]
@@ -534,13 +536,36 @@ async fn call_off(
         return Err(Error::NotFound(noun));
     }
     let task = lock(work, auction.task_id).await?;
+    withdraw(work, auction, task, "The requester cancelled the task.").await
+}
+
+/// Calls off a task of a step while its auction is open, because the step does not need it any more. For the program itself.
+/// Answers whether it was open.
+pub async fn call_off_step(work: &mut Work, id: TaskId) -> Result<bool> {
+    if *work.caller() != Caller::System {
+        return Err(Error::Forbidden("The tasks of steps are called off by the service itself."));
+    }
+    let auction = auctions::lock_of_task(work, id).await?;
+    let task = lock(work, id).await?;
+    if task.status != Status::Open || task.delegation_id.is_none() {
+        return Ok(false);
+    }
+    withdraw(work, auction, task, "The delegation does not need the task any more.").await?;
+    Ok(true)
+}
+
+async fn withdraw(
+    work: &mut Work,
+    auction: auction::Model,
+    task: task::Model,
+    why: &str,
+) -> Result<(task::Model, auction::Model)> {
     let turn = rules::next(&Life::of(&task, None), Step::Cancel).ok_or(TaskRefused::TaskNotOpen)?;
     let bonds = auctions::bond::lock(work, &auction).await?;
     let returned = ledger::release_budget(work, task.hold_id, Purse::of(&task), task.id).await?;
     auctions::bond::called_off(work, bonds).await?;
     let auction = auctions::close(work, auction, Closing::Cancelled).await?;
-    let why = ("CANCELLED", "The requester cancelled the task.");
-    let task = finish(work, task, &turn, Some(why)).await?;
+    let task = finish(work, task, &turn, Some(("CANCELLED", why))).await?;
     record_end(work, &task, None, event::Kind::TaskCancelled, returned, Payload::default());
     Ok((task, auction))
 }

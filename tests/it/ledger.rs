@@ -160,7 +160,15 @@ async fn damaged(world: &World, db: &DatabaseConnection, damage: &[String]) -> V
 
 #[tokio::test]
 async fn each_invariant_is_seen_when_it_is_broken_and_no_other() {
-    let (world, _) = busy().await;
+    let (world, ada) = busy().await;
+    // A delegation that is over, and one that has not begun.
+    for settled in [true, false] {
+        let order = json!({ "goal": "Echo", "budget": "5", "capabilities": ["echo"] });
+        ada.call("delegateTask", "delegation { id }", order).await;
+        if settled {
+            world.settle().await;
+        }
+    }
     let db = intruder(&world).await;
     assert_eq!(broken(&world, &db, Reach::Whole).await, [""; 0]);
     let issue = "(SELECT id FROM transfers WHERE kind = 'ISSUE')";
@@ -190,6 +198,12 @@ async fn each_invariant_is_seen_when_it_is_broken_and_no_other() {
         (closed_stream(false), &[]),
         (closed_stream(true), &["L9"]),
         (one("UPDATE channels SET paid = paid - 1 WHERE paid > 0".to_owned()), &["L10"]),
+        (one("UPDATE delegations SET spent = spent - 1 WHERE spent > 0".to_owned()), &["L11"]),
+        (one("UPDATE delegations SET budget = budget + 1 WHERE finished_at IS NULL".to_owned()), &["L11"]),
+        (
+            one("UPDATE delegations SET finished_at = created_at, spent = 0 WHERE finished_at IS NULL".to_owned()),
+            &["L11"],
+        ),
         (
             vec![
                 "UPDATE transfers SET amount = amount + 1 WHERE kind = 'ISSUE'".to_owned(),

@@ -29,6 +29,8 @@ mod crash;
 #[cfg(test)]
 mod crowd;
 #[cfg(test)]
+mod delegation;
+#[cfg(test)]
 mod differential;
 #[cfg(test)]
 mod dispute;

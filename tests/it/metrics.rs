@@ -172,5 +172,32 @@ async fn every_step_of_the_market_moves_its_own_metrics_and_no_other() {
             ("tasks_submitted_total", 2.0),
         ],
     );
+
+    // A delegation of two steps, of which one is skipped; and one that is called off.
+    let before = scrape(&world).await;
+    let plan = json!({ "steps": [
+        { "name": "count", "capabilities": ["text.stats"], "input": "a b" },
+        { "name": "broken", "capabilities": ["text.broken"], "onFailure": "SKIP" },
+    ] });
+    ada.call("delegateTask", "delegation { id }", json!({ "goal": "Count", "budget": "2", "plan": plan })).await;
+    world.settle().await;
+    let order = json!({ "goal": "Count", "budget": "2", "capabilities": ["text.stats"], "input": "a b" });
+    let other = ada.call("delegateTask", "delegation { id }", order).await;
+    let id = json!({ "delegationId": other["delegation"]["id"] });
+    ada.call("cancelDelegation", "delegation { id }", id).await;
+    world.settle().await;
+    let change: BTreeMap<String, f64> =
+        moved(&world, &before).await.into_iter().filter(|(name, _)| name.contains("delegation")).collect();
+    expect(
+        &change,
+        &[
+            ("delegation_duration_seconds_count{outcome=\"cancelled\"}", 1.0),
+            ("delegation_duration_seconds_count{outcome=\"completed\"}", 1.0),
+            ("delegation_steps_total{outcome=\"completed\"}", 1.0),
+            ("delegation_steps_total{outcome=\"skipped\"}", 1.0),
+            ("delegations_total{outcome=\"cancelled\"}", 1.0),
+            ("delegations_total{outcome=\"completed\"}", 1.0),
+        ],
+    );
     world.check().await;
 }

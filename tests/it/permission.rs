@@ -9,8 +9,8 @@ use std::{
 
 use entity::{
     id::{
-        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, CommitmentId, DisputeId, DocumentId, Id, SessionId,
-        TaskId, TransferId, UserId,
+        AccountId, AgentId, ApiKeyId, AuctionId, BidId, ChannelId, CommitmentId, DelegationId, DisputeId, DocumentId,
+        Id, SessionId, TaskId, TransferId, UserId,
     },
     user::Role,
 };
@@ -283,6 +283,8 @@ fn rows() -> Vec<Row> {
         query("taskResult", "(taskId: \"$task\")", "{ output }", Payer, parties()).private(),
         query("tasks", "", "{ nodes { id } }", Payer, own_list()),
         query("tasks", "", "{ nodes { id } }", Owner, own_list()).note("of one's agents"),
+        query("delegation", "(id: \"$delegation\")", "{ id }", Payer, parties()).private(),
+        query("delegations", "", "{ nodes { id } }", Payer, own_list()),
         query("auction", "(id: \"$auction\")", "{ id }", Nobody, everybody(&yes())),
         query("auctions", "", "{ nodes { id } }", Nobody, everybody(&yes())),
         query(
@@ -383,6 +385,18 @@ fn rows() -> Vec<Row> {
         mutation("executeTask", &posted(&json!({})), Payer, who_pays()),
         mutation("createAuction", &posted(&json!({ "closesIn": "PT60S" })), Payer, who_pays()),
         mutation("cancelTask", &json!({ "taskId": "$cancellable", "idempotencyKey": "$key" }), Payer, party_does()),
+        mutation(
+            "delegateTask",
+            &json!({ "goal": "Echo", "capabilities": ["echo"], "budget": "1", "idempotencyKey": "$key" }),
+            Payer,
+            who_pays(),
+        ),
+        mutation(
+            "cancelDelegation",
+            &json!({ "delegationId": "$stoppable", "idempotencyKey": "$key" }),
+            Payer,
+            party_does(),
+        ),
         mutation("submitBid", &a_bid, Owner, party_does()),
         mutation("withdrawBid", &json!({ "bidId": "$withdrawable", "idempotencyKey": "$key" }), Owner, party_does()),
         mutation(
@@ -489,6 +503,13 @@ fn rows() -> Vec<Row> {
         )
         .private(),
         subscription(
+            "delegationEvents",
+            "delegationId: \"$delegation\"",
+            Payer,
+            [error("UNAUTHENTICATED"), error("NOT_FOUND"), yes(), error("NOT_FOUND"), yes()],
+        )
+        .private(),
+        subscription(
             "settlementEvents",
             "",
             Payer,
@@ -515,6 +536,9 @@ fn rows() -> Vec<Row> {
         object("Task", "result", through, "/auction/task/result", Payer, parties()),
         object("TaskResult", "output", through, "/auction/task/result/output", Owner, parties()),
         object("Task", "channel", through, "/auction/task/channel", Owner, parties()),
+        object("Task", "delegation", "{ task(id: \"$bought\") { delegation { id } } }", "/task/delegation", Payer, parties()),
+        object("Task", "delegation", "{ task(id: \"$bought\") { delegation { id } } }", "/task/delegation", Owner, [null(), null(), null(), null(), yes()])
+            .note("for the worker"),
         object("Auction", "reservePrice", sealed, "/auction/reservePrice", Payer, party_alone()).note("while it is open"),
         object("Auction", "bestBid", sealed, "/auction/bestBid", Owner, everybody(&null())).note("while it is sealed"),
         object(
@@ -635,7 +659,17 @@ impl Cast {
         cast.know("task", made["task"]["id"].as_str().unwrap().to_owned());
         cast.know("auction", made["task"]["auction"]["id"].as_str().unwrap().to_owned());
         cast.know("channel", made["task"]["channel"]["id"].as_str().unwrap().to_owned());
+        let order = |capability: &str| {
+            json!({ "goal": "Some work", "capabilities": [capability], "input": "secret", "budget": "2",
+            "idempotencyKey": "$key" })
+        };
+        let made = cast.make("delegateTask", "DelegateTask", "delegation { id }", order("echo")).await;
+        let delegation = made["delegation"]["id"].as_str().unwrap().to_owned();
         cast.world.settle().await;
+        let steps = format!("{{ delegation(id: \"{delegation}\") {{ steps {{ task {{ id }} }} }} }}");
+        let steps = cast.payer.query(&steps, json!({})).await;
+        cast.know("bought", steps["delegation"]["steps"][0]["task"]["id"].as_str().unwrap().to_owned());
+        cast.know("delegation", delegation);
         cast.world.app.seal(false).await.unwrap();
         let receipt = format!("{{ taskReceipt(taskId: \"{}\") {{ id }} }}", cast.things["task"]);
         let receipt = cast.payer.query(&receipt, json!({})).await;
@@ -669,6 +703,11 @@ impl Cast {
             let made = cast.owner.done("submitBid", document, json!({ "input": input })).await;
             cast.know(name, made["bid"]["id"].as_str().unwrap().to_owned());
         }
+        let mut slow = order("solo");
+        slow["closesIn"] = json!("PT2H");
+        slow["deadline"] = json!("P1D");
+        let made = cast.make("delegateTask", "DelegateTask", "delegation { id }", slow).await;
+        cast.know("stoppable", made["delegation"]["id"].as_str().unwrap().to_owned());
         Box::pin(cast.commit()).await;
         let info = cast.payer.query("{ serviceInfo { instanceId } }", json!({})).await;
         let instance_id = voucher::read_hex(info["serviceInfo"]["instanceId"].as_str().unwrap()).unwrap();
@@ -816,6 +855,7 @@ impl Cast {
             "sess" => SessionId::from_uuid(nobody).to_string(),
             "tr" => TransferId::from_uuid(nobody).to_string(),
             "acct" => AccountId::from_uuid(nobody).to_string(),
+            "dlg" => DelegationId::from_uuid(nobody).to_string(),
             "disp" => DisputeId::from_uuid(nobody).to_string(),
             "doc" => DocumentId::from_uuid(nobody).to_string(),
             // A cursor.

@@ -218,3 +218,133 @@ async fn the_numbers_of_the_market_are_counted_and_never_made_up() {
     assert!(samples.iter().all(|(_, value)| *value != "NaN"), "{}", metrics.text);
     world.check().await;
 }
+
+/// The twelve steps that the system before this one was tried with, each with what it should have shown.
+#[tokio::test]
+async fn the_twelve_steps_of_the_predecessor() {
+    let world = World::start().await;
+    let mut passed = 0;
+    let mut step = |number: i32| {
+        assert_eq!(number, passed + 1, "one step after the other");
+        passed = number;
+    };
+
+    // 1. It is up.
+    let health = send(world.http().get(world.url("/health"))).await;
+    assert_eq!((health.status, health.text.as_str()), (200, "ok\n"));
+    step(1);
+
+    // 2. Somebody registers and is signed in.
+    let (ada, bob, cleo) = (world.user("ada").await, world.user("bob").await, world.user("cleo").await);
+    assert_eq!(ada.query("{ me { id } }", json!({})).await["me"]["id"], ada.id());
+    world.credit(&ada, "20").await;
+    step(2);
+
+    // 3. An auction.
+    let auction = ada.open(json!({ "budget": "0.05", "closesIn": "PT5M", "startTimeout": "PT30S" })).await;
+    assert_eq!(ada.auction(&auction).await["status"], "OPEN");
+    step(3);
+
+    // 4. A bid.
+    let first = world.agent(&bob, "first", "EXTERNAL", "text.stats", "0.04").await;
+    bob.bid(&auction, first, "0.04").await;
+    step(4);
+
+    // 5. Another one, and the scores decide.
+    let second = world.agent(&cleo, "second", "EXTERNAL", "text.stats", "0.04").await;
+    cleo.bid(&auction, second, "0.045").await;
+    world.pass(Duration::from_mins(5)).await;
+    let decided = ada.auction(&auction).await;
+    assert_eq!(decided["winningBid"]["agent"]["id"], first.to_string());
+    let ranks: Vec<_> = bids(&decided).into_iter().map(|(price, _, rank, _)| (price, rank)).collect();
+    assert_eq!(ranks, [("0.04".to_owned(), Some(1)), ("0.045".to_owned(), Some(2))]);
+    // Nobody starts, so all of it comes back.
+    world.pass(Duration::from_secs(30)).await;
+    world.pass(Duration::from_secs(30)).await;
+    assert_eq!(ada.wallet().await, ("20".to_owned(), "0".to_owned()));
+    step(5);
+
+    // 6. A channel.
+    let opening = json!({ "agentId": first.to_string(), "deposit": "1", "expiresAt": "2026-11-25T12:00:00Z", "settleDelay": "PT1H" });
+    let opened = ada.call("openChannel", "channel { id deposit status }", opening).await;
+    assert_eq!((&opened["channel"]["deposit"], &opened["channel"]["status"]), (&json!("1"), &json!("OPEN")));
+    assert_eq!(ada.wallet().await, ("19".to_owned(), "1".to_owned()));
+    step(6);
+
+    // 7. It pays and closes, and the balances say so.
+    let channel = opened["channel"]["id"].clone();
+    let payment = json!({ "channelId": channel, "amount": "0.75" });
+    ada.call("deductFromChannel", "change { id }", payment).await;
+    bob.call("settleChannel", "channel { status }", json!({ "channelId": channel })).await;
+    assert_eq!(ada.wallet().await, ("19.25".to_owned(), "0".to_owned()));
+    assert_eq!(bob.earned(first).await, "0.75");
+    step(7);
+
+    // 8. A reputation.
+    let worker = world.hosted_agent(&bob, "worker", "count", "1", sample("text-stats-lite")).await;
+    assert_eq!(world.score(worker).await, "42.5");
+    step(8);
+
+    // 9. Work that succeeds raises it.
+    ada.execute(json!({ "capabilities": ["count"] })).await;
+    world.settle().await;
+    let raised: f64 = world.score(worker).await.parse().unwrap();
+    assert!(raised > 42.5, "{raised}");
+    step(9);
+
+    // 10. Work that fails lowers it.
+    let broken = json!({ "capabilities": ["count"], "input": { "no": "text" } });
+    let failed = ada.execute(broken).await;
+    world.settle().await;
+    assert_eq!(ada.task(&failed).await["status"], "REFUNDED");
+    let lowered: f64 = world.score(worker).await.parse().unwrap();
+    assert!(lowered < raised, "{raised} {lowered}");
+    step(10);
+
+    // 11. A goal is delegated to several agents.
+    for (name, capability, price) in [
+        ("text-transform-lite", "compute", "0.2"),
+        ("text-stats-lite", "storage", "0.3"),
+        ("text-keywords-lite", "network", "0.6"),
+    ] {
+        world.hosted_agent(&cleo, name, capability, price, sample(name)).await;
+    }
+    let input = json!({ "text": "  Credits are  credits. ", "operation": "squeeze" });
+    let text = json!({ "$ref": "clean#/text" });
+    let plan = json!({ "steps": [
+        { "name": "clean", "capabilities": ["compute"] , "input": { "$ref": "input" } },
+        { "name": "store", "capabilities": ["storage"], "input": text },
+        { "name": "send", "capabilities": ["network"], "input": { "text": text, "limit": 1 } },
+    ] });
+    let order = json!({ "goal": "A complex task", "capabilities": ["compute", "storage", "network"], "budget": "5",
+        "priority": "HIGH", "input": input, "plan": plan });
+    let made = ada.call("delegateTask", "delegation { id status progress agentsCount }", order).await;
+    let delegation = &made["delegation"];
+    assert_eq!((&delegation["status"], &delegation["progress"]), (&json!("RUNNING"), &json!(0)));
+    assert_eq!(delegation["agentsCount"], 0, "nobody has won anything yet");
+    step(11);
+
+    // 12. Its status is told, goes forward and ends.
+    let document = "query($id: ID!) { delegation(id: $id) { status progress agentsCount spent returned output } }";
+    let mut seen = Vec::new();
+    loop {
+        let now = ada.query(document, json!({ "id": delegation["id"] })).await["delegation"].take();
+        seen.push(now["progress"].as_i64().unwrap());
+        if now["status"] == "COMPLETED" {
+            assert_eq!(
+                (&now["agentsCount"], &now["spent"], &now["returned"]),
+                (&json!(3), &json!("1.1"), &json!("3.9"))
+            );
+            assert_eq!(now["output"]["store"]["words"], 3);
+            assert_eq!(now["output"]["send"]["keywords"][0]["keyword"], "credits");
+            break;
+        }
+        assert_eq!(now["status"], "RUNNING");
+        world.app.sweep_once().await.unwrap();
+        world.app.run_ready().await.unwrap();
+    }
+    assert!(seen.is_sorted() && seen.contains(&0) && seen.contains(&33) && seen.contains(&100), "{seen:?}");
+    step(12);
+    assert_eq!(passed, 12);
+    world.check().await;
+}
