@@ -3,8 +3,11 @@
 .DEFAULT_GOAL := help
 # Cycles of `make crash`.
 CYCLES ?= 200
+# Tasks of `make load`, and the build that serves them.
+TASKS ?= 1000
+PROFILE ?= release
 
-.PHONY: help run test crash failover conformance lint fmt bench web
+.PHONY: help run test crash failover conformance examples load lint fmt bench web
 
 help:
 	@echo 'make run    a market with sample agents on this computer'
@@ -14,6 +17,10 @@ help:
 	@echo '            a PostgreSQL that dies, is replaced and ends sessions, under load'
 	@echo 'make conformance'
 	@echo '            audits and third-party clients against a running server'
+	@echo 'make examples'
+	@echo '            the example agents against a server that is killed in the middle'
+	@echo 'make load   1,000 tasks over 50 hosted and 3 outside agents at once, with time and memory; TASKS=n for'
+	@echo '            others, PROFILE=debug to spare the release build'
 	@echo 'make lint   formatting and lints, as strict as they get'
 	@echo 'make fmt    format the sources'
 	@echo 'make bench  benchmarks'
@@ -35,6 +42,12 @@ failover:
 
 conformance:
 	@bash tests/conformance/run.sh
+
+examples:
+	@bash tests/examples/run.sh
+
+load:
+	@PROFILE=$(PROFILE) bash tests/load/run.sh $(TASKS)
 
 lint:
 	cargo fmt --all --check

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every test on SQLite, then the stories again on PostgreSQL, then third-party clients and audits against a running server. Says at
-# the end how many ran on each, and fails if one failed.
+# Every test on SQLite, then the stories again on PostgreSQL, then third-party clients and audits against a running server, then the
+# example agents. Says at the end how many ran on each, and fails if one failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -60,6 +60,11 @@ bash tests/conformance/run.sh 2>&1 | tee "$logs/conformance"
 conformance_status=$?
 conformance=$(grep '^conformance:' "$logs/conformance" | tail -n 1)
 
+echo '== examples: outside agents, and a small load over them and fifty hosted ones'
+{ bash tests/examples/run.sh && PROFILE=debug bash tests/load/run.sh 100; } 2>&1 | tee "$logs/examples"
+examples_status=$?
+examples=$(grep '^examples:' "$logs/examples" | tail -n 1)
+
 echo
 sqlite=$(count "$logs/sqlite") || sqlite_status=1
 postgres=$(count "$logs/postgres") || postgres_status=1
@@ -67,5 +72,6 @@ verdict() { if (($1)); then echo 'FAILED'; else echo 'ok'; fi; }
 printf '%-11s %-7s %s\n' SQLite "$(verdict $sqlite_status)" "$sqlite"
 printf '%-11s %-7s %s\n' PostgreSQL "$(verdict $postgres_status)" "$postgres"
 printf '%-11s %-7s %s\n' conformance "$(verdict $conformance_status)" "${conformance#conformance: }"
+printf '%-11s %-7s %s\n' examples "$(verdict $examples_status)" "${examples#examples: }"
 printf '%-11s %-7s %s\n' agents "$(verdict $agents_status)" "$agents_verdict"
-exit $((sqlite_status || postgres_status || conformance_status || agents_status))
+exit $((sqlite_status || postgres_status || conformance_status || examples_status || agents_status))

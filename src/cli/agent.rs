@@ -1,5 +1,6 @@
 //! `zerostate agent`: whether a module can be hosted, and what it does with an input, without a server. Everything that decides is
-//! what the service does with an upload and a task: the same inspection, sandbox, limits and verifiers.
+//! what the service does with an upload and a task: the same inspection, sandbox, limits and verifiers. The commands that need a
+//! server are in [`super::seller`].
 
 use std::{convert::Infallible, io::Write as _, path::Path, path::PathBuf, time::Duration};
 
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{
     failure::{Exit, Failure},
     output::{Output, tell},
+    seller::{self, SellerCommand},
     settings::Settings,
 };
 use crate::{
@@ -70,12 +72,15 @@ pub(super) enum AgentCommand {
         #[arg(long)]
         json: bool,
     },
+    #[command(flatten)]
+    OnServer(Box<SellerCommand>),
 }
 
 /// Runs `zerostate agent`.
 pub(super) async fn run(command: AgentCommand, settings: &Settings) -> Result<(), Failure> {
     let config = settings.config();
     match command {
+        AgentCommand::OnServer(command) => seller::run(*command).await,
         AgentCommand::Check { file, json } => check(&file, json, &config).await,
         AgentCommand::Run { file, input, checker, timeout, price_per_million_fuel, cap, task_id, created_at, json } => {
             let timeout = timeout.map_or(config.terms.run_timeout, Duration::from_secs);
@@ -276,7 +281,7 @@ fn words(interface: Interface) -> &'static str {
     }
 }
 
-fn read(file: &Path) -> Result<Bytes, Failure> {
+pub(super) fn read(file: &Path) -> Result<Bytes, Failure> {
     let read = std::fs::read(file).map(Bytes::from);
     read.map_err(|error| {
         Failure::new(Exit::Usage, format!("{} cannot be read: {error}.", file.display()), "Name the file of a module.")

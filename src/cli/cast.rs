@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use entity::{money::Amount, user::Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -208,7 +209,7 @@ impl Cast {
             let bytes = module(&sample.module).ok_or_else(|| {
                 Failure::failed(format!("No module {} is built in.", sample.module), "Report this as a bug.")
             })?;
-            let sha256 = self.api.upload(owner, &id, bytes).await?;
+            let sha256 = self.api.upload(owner, &id, Bytes::from_static(bytes)).await?;
             if sha256 != hex::encode(Sha256::digest(bytes)) {
                 return Err(Failure::failed(
                     "The server stored another module than was sent.",

@@ -5,29 +5,40 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{
         Message,
         client::IntoClientRequest,
         http::{HeaderValue, header::SEC_WEBSOCKET_PROTOCOL},
+        protocol::frame::coding::CloseCode,
     },
 };
+use url::Url;
 
 use super::{
-    failure::{Failure, chain},
+    failure::{Exit, Failure, chain},
     operations,
 };
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For how long a call is repeated that a server which restarts, or is busy, did not answer.
+const INSISTENCE: Duration = Duration::from_mins(1);
+/// The shortest and the longest pause before something is tried again.
+const SHORT: Duration = Duration::from_millis(100);
+const LONG: Duration = Duration::from_secs(5);
 
 /// Why a call was not answered as it should.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +57,29 @@ impl Refused {
         Self::new("UNREACHABLE", format!("the server does not answer: {}", chain(error)))
     }
 
-    fn unexpected(what: impl fmt::Display) -> Self {
+    pub(super) fn unexpected(what: impl fmt::Display) -> Self {
         Self::new("UNEXPECTED_ANSWER", format!("the server answered unexpectedly: {what}"))
     }
+
+    /// Why a server closed a socket, in the terms of the answers over HTTP where they have one.
+    fn closed(code: u16, reason: &str) -> Self {
+        let said = format!("the server closed the socket: {code} {reason}");
+        match code {
+            4401 | 4403 => Self::new("UNAUTHENTICATED", said),
+            1009 | 4400 | 4406 | 4409 | 4429 => Self::new("PROTOCOL", said),
+            _ => Self::new("CLOSED", said),
+        }
+    }
+
+    /// Whether the same may well be answered a moment later.
+    pub(super) fn is_passing(&self) -> bool {
+        ["UNREACHABLE", "CLOSED", "TIMEOUT", "UNAVAILABLE", "RATE_LIMITED"].contains(&self.code.as_str())
+    }
+}
+
+/// The pause before something that failed is tried again, for the so-manieth time.
+pub(super) fn pause(tries: u32) -> Duration {
+    SHORT.saturating_mul(2_u32.saturating_pow(tries)).min(LONG)
 }
 
 impl fmt::Display for Refused {
@@ -59,11 +90,24 @@ impl fmt::Display for Refused {
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
+        if refused.code == "UNREACHABLE" {
+            let advice = "Start one by `zerostate serve`, or name another by --server or ZEROSTATE_SERVER.";
+            return Self::new(Exit::Unreachable, format!("{}.", capitalised(&refused.message)), advice);
+        }
+        if refused.code == "UNAUTHENTICATED" {
+            let advice = "Sign in again; an access token is good for minutes, an API key until it is revoked.";
+            return Self::failed(format!("The server does not accept the credentials: {refused}."), advice);
+        }
         Self::failed(format!("The API refused: {refused}."), "Correct what it says and run the command again.")
     }
 }
 
-/// Somebody with an account.
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// Somebody with an account, or with a token or key of one. Only who has a password can sign in again.
 #[derive(Debug)]
 pub(super) struct Person {
     pub(super) email: String,
@@ -81,6 +125,18 @@ struct SignedIn {
 impl Person {
     pub(super) fn new(email: String, display_name: &str, password: String) -> Self {
         Self { email, display_name: display_name.to_owned(), password, signed_in: Mutex::default() }
+    }
+
+    /// Somebody of whom nothing is known but an access token or API key; nobody in particular if that is empty.
+    pub(super) fn bearer(token: String) -> Self {
+        let person = Self::new(String::new(), "", String::new());
+        *person.signed_in.lock().unwrap_or_else(PoisonError::into_inner) = SignedIn { id: String::new(), token };
+        person
+    }
+
+    /// Whether signing in again is possible.
+    pub(super) fn has_password(&self) -> bool {
+        !self.password.is_empty()
     }
 
     fn signed_in(&self) -> SignedIn {
@@ -120,30 +176,36 @@ pub(super) struct Identified {
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     http: reqwest::Client,
-    address: SocketAddr,
+    /// Scheme, host and port, with the path under which the service is, and no slash at the end.
+    base: String,
 }
 
 impl Api {
-    /// The API of the server on `address`, over plain HTTP and not through any proxy.
-    pub(super) fn new(address: SocketAddr) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(PATIENCE)
-            // Nothing is encrypted on the loopback, and an image without certificates must not make this fail.
-            .tls_certs_only([])
-            .build()
-            .map_err(|error| Failure::failed(format!("No HTTP client: {}.", chain(&error)), "Report this as a bug."))?;
-        Ok(Self { http, address })
+    /// The API of the server on an address of this machine.
+    pub(super) fn local(address: SocketAddr) -> Result<Self, Failure> {
+        // Nothing is encrypted on the loopback, and an image without certificates must not make this fail.
+        Self::over(format!("http://{address}"), reqwest::Client::builder().tls_certs_only([]))
     }
 
-    /// Where the server is.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    /// The API of the server at a URL.
+    pub(super) fn at(url: &Url) -> Result<Self, Failure> {
+        let builder = reqwest::Client::builder();
+        let builder = if url.scheme() == "https" { builder } else { builder.tls_certs_only([]) };
+        Self::over(url.as_str().trim_end_matches('/').to_owned(), builder)
+    }
+
+    /// Not through any proxy: a socket would not go through it either.
+    fn over(base: String, builder: reqwest::ClientBuilder) -> Result<Self, Failure> {
+        let http =
+            builder.no_proxy().timeout(PATIENCE).build().map_err(|error| {
+                Failure::failed(format!("No HTTP client: {}.", chain(&error)), "Report this as a bug.")
+            })?;
+        Ok(Self { http, base })
     }
 
     /// An address under the server.
     pub(super) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}{path}", self.base)
     }
 
     /// Runs a document as somebody and answers what its one root field holds. A token that ended is renewed by signing in again.
@@ -154,11 +216,28 @@ impl Api {
         variables: Value,
     ) -> Result<T, Refused> {
         match self.send(Some(&who.token()), document, &variables).await {
-            Err(refused) if refused.code == "UNAUTHENTICATED" => {
+            Err(refused) if refused.code == "UNAUTHENTICATED" && who.has_password() => {
                 self.login(who).await?;
                 self.send(Some(&who.token()), document, &variables).await
             }
             done => done,
+        }
+    }
+
+    /// Runs a document that may be sent twice, a query or a mutation with a key, until a server that restarts or is busy answers it.
+    pub(super) async fn insist<T: DeserializeOwned>(
+        &self,
+        who: &Person,
+        document: &str,
+        variables: Value,
+    ) -> Result<T, Refused> {
+        let (since, mut tries) = (Instant::now(), 0);
+        loop {
+            match self.call(who, document, variables.clone()).await {
+                Err(refused) if refused.is_passing() && since.elapsed() < INSISTENCE => sleep(pause(tries)).await,
+                done => return done,
+            }
+            tries += 1;
         }
     }
 
@@ -205,7 +284,7 @@ impl Api {
     }
 
     /// Uploads the module of a hosted agent and answers its SHA-256 as the server sees it.
-    pub(super) async fn upload(&self, who: &Person, agent: &str, module: &'static [u8]) -> Result<String, Refused> {
+    pub(super) async fn upload(&self, who: &Person, agent: &str, module: Bytes) -> Result<String, Refused> {
         #[derive(Deserialize)]
         struct Uploaded {
             sha256: String,
@@ -224,16 +303,18 @@ impl Api {
 
     /// Opens a socket for subscriptions of somebody.
     pub(super) async fn socket(&self, who: &Person) -> Result<Socket, Refused> {
-        let url = format!("ws://{}/graphql/ws", self.address);
+        // http becomes ws, and https wss.
+        let url = self.url("/graphql/ws").replacen("http", "ws", 1);
         let mut request = url.into_client_request().map_err(|error| Refused::unreachable(&error))?;
         request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("graphql-transport-ws"));
-        let connecting = timeout(PATIENCE, connect_async(request));
+        let connecting = timeout(PATIENCE, Box::pin(connect_async(request)));
         let (stream, _) = connecting
             .await
             .map_err(|_| Refused::new("TIMEOUT", "the socket did not open in time"))?
             .map_err(|error| Refused::unreachable(&error))?;
         let mut socket = Socket { stream };
-        let payload = json!({ "authorization": format!("Bearer {}", who.token()) });
+        let token = Some(who.token()).filter(|token| !token.is_empty());
+        let payload = token.map_or_else(|| json!({}), |token| json!({ "authorization": format!("Bearer {token}") }));
         socket.say(&json!({ "type": "connection_init", "payload": payload })).await?;
         match socket.hear(PATIENCE).await? {
             Heard { kind, .. } if kind == "connection_ack" => Ok(socket),
@@ -345,8 +426,9 @@ impl Socket {
             match message.map_err(|error| Refused::unreachable(&error))? {
                 Message::Text(text) => return serde_json::from_str(&text).map_err(Refused::unexpected),
                 Message::Close(frame) => {
-                    let why = frame.map_or_else(String::new, |frame| format!(": {} {}", frame.code, frame.reason));
-                    return Err(Refused::new("CLOSED", format!("the server closed the socket{why}")));
+                    let told = frame.map(|frame| (frame.code, frame.reason));
+                    let (code, reason) = told.unwrap_or((CloseCode::Status, "".into()));
+                    return Err(Refused::closed(code.into(), &reason));
                 }
                 Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }

@@ -23,6 +23,7 @@ use super::{
     once::{self, Order},
     operations,
     output::tell,
+    remote::credits,
     serve::{Banner, database, serve, until_told},
     settings::{Listen, Settings, reachable},
 };
@@ -79,15 +80,6 @@ pub(super) struct DemoCommand {
     json: bool,
 }
 
-/// An amount to pay.
-fn credits(text: &str) -> Result<Amount, String> {
-    match text.parse::<Amount>() {
-        Ok(amount) if amount.is_zero() => Err("must be more than zero".to_owned()),
-        Ok(amount) => Ok(amount),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
 /// Where a demonstration keeps its things.
 struct Place {
     config: Config,
@@ -137,7 +129,7 @@ pub(super) async fn run(command: DemoCommand, settings: &Settings, port_by_envir
             let wanted = command.listen.address(port_by_environment);
             let listener = listen_on(wanted, command.listen.port.is_none()).await?;
             return stage(&place, entropy, listener, async |app, cast| {
-                let banner = Banner::new(app, cast.api.address(), started.elapsed());
+                let banner = Banner::new(app, &cast.api.url(""), started.elapsed());
                 keep_moving(cast, &command, banner, &place, &enough).await
             })
             .await;
@@ -160,7 +152,7 @@ async fn stage<T>(
     story: impl AsyncFnOnce(&App, &Arc<Cast>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let app = App::open(place.config.clone(), Clock::System, entropy).await?;
-    let api = Api::new(reachable(listener.local_addr()?))?;
+    let api = Api::local(reachable(listener.local_addr()?))?;
     app.start();
     let over = CancellationToken::new();
     let playing = async {
@@ -543,14 +535,6 @@ fn between(cast: &Cast, seller: &Seller) -> Amount {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_budget_is_more_than_nothing() {
-        assert_eq!(credits("2.5").map(Amount::micros), Ok(2_500_000));
-        for wrong in ["0", "-1", "1e3", "", "1.0000001", "all"] {
-            assert!(credits(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn every_scene_is_a_task_that_can_be_posted() {

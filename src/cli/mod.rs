@@ -12,14 +12,20 @@ mod cast;
 mod check;
 mod client;
 mod database;
+mod delegate;
 mod demo;
+mod events;
 mod failure;
+mod follow;
 mod log;
 mod once;
 mod operations;
 mod output;
+mod remote;
+mod seller;
 mod serve;
 mod settings;
+mod task;
 mod user;
 mod verify;
 mod voucher;
@@ -65,7 +71,15 @@ enum Command {
     /// Look after accounts.
     #[command(subcommand)]
     User(user::UserCommand),
-    /// Try a module for a hosted agent on this machine, without a server.
+    /// Buy work from a running server.
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    /// Have a goal reached by several agents of a running server.
+    Delegate(delegate::DelegateCommand),
+    /// Watch what happens on a running server.
+    #[command(subcommand)]
+    Events(events::EventsCommand),
+    /// Put agents on the market of a running server and look after them; try a module on this machine.
     #[command(subcommand)]
     Agent(agent::AgentCommand),
     /// Make and check commitments to sealed bids, without a server.
@@ -101,6 +115,9 @@ impl Command {
             | Self::Audit(_)
             | Self::Verify(_)
             | Self::User(_)
+            | Self::Task(_)
+            | Self::Delegate(_)
+            | Self::Events(_)
             | Self::Agent(_)
             | Self::Bid(_)
             | Self::Voucher(_)
@@ -159,6 +176,9 @@ async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> 
         Command::Audit(command) => audit::run(command, settings).await,
         Command::Verify(command) => verify::run(&command),
         Command::User(command) => user::run(command, settings).await,
+        Command::Task(command) => task::run(command).await,
+        Command::Delegate(command) => delegate::run(command).await,
+        Command::Events(command) => events::run(command).await,
         Command::Agent(command) => agent::run(command, settings).await,
         Command::Bid(command) => bid::run(&command),
         Command::Voucher(command) => voucher::run(command),
@@ -204,6 +224,16 @@ mod tests {
             &["user", "promote", "a@b.example", "--role", "arbiter"],
             &["agent", "check", "double.wasm", "--json"],
             &["agent", "run", "double.wasm", "--input", "-", "--timeout", "3"],
+            &["agent", "register", "one", "--capability", "a,b", "--price", "1", "--runtime", "external"],
+            &["agent", "key", "agent_1", "--scope", "read,work-write", "--days", "7"],
+            &["agent", "earnings", "agent_1", "--withdraw", "--json"],
+            &["agent", "earnings", "agent_1", "--withdraw", "--amount", "2.5"],
+            &["task", "run", "--capability", "a", "--input", "-", "--budget", "2.5", "--follow"],
+            &["task", "list", "--status", "OPEN,RUNNING", "--server", "https://market.example"],
+            &["events", "tail", "--kind", "AUCTION_OPENED", "--after", "start"],
+            &["delegate", "--goal", "a page", "--budget", "10", "--plan", "plan.json", "--input", "-", "--follow"],
+            &["delegate", "--goal", "a page", "--budget", "10", "--capability", "a,b"],
+            &["delegate", "--show", "dlg_1", "--json"],
             &["voucher", "keygen", "payer.key", "--json"],
             &["voucher", "verify", "-", "--signer", "00"],
             &["healthcheck", "http://127.0.0.1:8080/ready"],
@@ -221,6 +251,15 @@ mod tests {
             &["migrate", "down", "--steps", "0"],
             &["serve", "--speed", "2"],
             &["agent", "run", "double.wasm"],
+            &["agent", "register", "one", "--capability", "a"],
+            &["agent", "key", "agent_1", "--scope", "everything"],
+            &["task", "run", "--capability", "a", "--input", "-", "--budget", "0"],
+            &["task", "list", "--server", "localhost:8080"],
+            &["events", "tail", "--task", "task_1", "--auction", "auc_1"],
+            &["delegate", "--plan", "plan.json"],
+            &["delegate", "--show", "dlg_1", "--cancel", "dlg_1"],
+            &["delegate", "--show", "dlg_1", "--goal", "a page"],
+            &["delegate", "--goal", "a", "--budget", "1", "--plan", "p", "--planning-budget", "1"],
             &["agent", "run", "double.wasm", "--input", "-", "--timeout", "0"],
             &["verify"],
             &["verify", "receipt.json", "--public-key", "ab"],

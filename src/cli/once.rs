@@ -13,6 +13,7 @@ use super::{
     cast::Cast,
     client::{Refused, Socket},
     failure::{Exit, Failure},
+    follow::{Event, Named},
     operations,
     output::Output,
 };
@@ -45,58 +46,6 @@ const STEPS: [(&str, &str); 9] = [
 ];
 /// The last of the steps that come one after the other. Those behind it are one unit of work.
 const LAST_IN_ORDER: usize = 6;
-
-/// An event as the subscriber saw it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    id: String,
-    cursor: String,
-    kind: String,
-    occurred_at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    amount: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fee: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    returned: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempt: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bid_count: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    score_before: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    score_after: Option<String>,
-}
-
-impl Event {
-    /// What the event tells beside its kind, for people.
-    fn details(&self) -> String {
-        let count = |number: &Option<i32>| number.map(|number| number.to_string());
-        let told = [
-            ("amount", self.amount.clone()),
-            ("fee", self.fee.clone()),
-            ("returned", self.returned.clone()),
-            ("bids", count(&self.bid_count)),
-            ("attempt", count(&self.attempt)),
-            ("reason", self.reason.clone()),
-            ("score before", self.score_before.clone()),
-            ("after", self.score_after.clone()),
-        ];
-        let told: Vec<String> =
-            told.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?))).collect();
-        told.join(", ")
-    }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Named {
-    id: String,
-    name: String,
-}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Score {
@@ -743,30 +692,38 @@ impl Report {
     }
 }
 
-/// The input of the task from a file, or from standard input for `-`.
+/// The input of the task from a file, or from standard input for `-`. An agent of `json.*` reads documents, every other one text.
 pub(super) fn read_input(file: &Path, capability: &str) -> Result<Value, Failure> {
+    input_value(read_bytes(file)?, capability.starts_with("json."))
+}
+
+/// What is in a file: the document where it has an object or an array, text everywhere else.
+pub(super) fn read_document_or_text(file: &Path) -> Result<Value, Failure> {
+    input_value(read_bytes(file)?, true)
+}
+
+fn read_bytes(file: &Path) -> Result<Vec<u8>, Failure> {
     let read = if file == Path::new("-") {
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut std::io::stdin(), &mut bytes).map(|_| bytes)
     } else {
         std::fs::read(file)
     };
-    let bytes = read.map_err(|error| {
+    read.map_err(|error| {
         let what = format!("The input {} cannot be read: {error}.", file.display());
         Failure::new(Exit::Usage, what, "Name a file by --input, or - for standard input.")
-    })?;
-    input_value(bytes, capability)
+    })
 }
 
-/// The JSON value that an agent of a capability reads for the bytes of a file: for `json.*` the document itself when it is an object or
-/// an array, for everything else the text as a string.
-fn input_value(bytes: Vec<u8>, capability: &str) -> Result<Value, Failure> {
+/// The JSON value for the bytes of a file: where documents are read, the document itself when it is an object or an array, otherwise
+/// the text as a string.
+fn input_value(bytes: Vec<u8>, documents: bool) -> Result<Value, Failure> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
         let what = format!("The input is not UTF-8 text: byte {place} is not part of a character.");
         Failure::new(Exit::Usage, what, "Convert the file to UTF-8 first.")
     })?;
-    if capability.starts_with("json.") {
+    if documents {
         match serde_json::from_str(&text) {
             Ok(document @ (Value::Object(_) | Value::Array(_))) => return Ok(document),
             Ok(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) | Err(_) => {}
@@ -785,7 +742,9 @@ mod tests {
 
     #[test]
     fn input_is_text_unless_the_capability_reads_documents() {
-        let of = |text: &str, capability: &str| input_value(text.as_bytes().to_vec(), capability).unwrap();
+        let of = |text: &str, capability: &str| {
+            input_value(text.as_bytes().to_vec(), capability.starts_with("json.")).unwrap()
+        };
         assert_eq!(of("Hello\n", "text.stats"), json!("Hello\n"));
         assert_eq!(of("{\"a\": 1}", "text.stats"), json!("{\"a\": 1}"));
         assert_eq!(of(" {\"a\": [1]} ", "json.validate"), json!({ "a": [1] }));
@@ -794,7 +753,7 @@ mod tests {
         assert_eq!(of("\"text\"", "json.validate"), json!("\"text\""));
         assert_eq!(of("{broken", "json.validate"), json!("{broken"));
         assert_eq!(of("", "csv.summary"), json!(""));
-        let refused = input_value(vec![b'a', 0xff], "text.stats").unwrap_err();
+        let refused = input_value(vec![b'a', 0xff], false).unwrap_err();
         assert_eq!(refused.exit, Exit::Usage);
         assert!(refused.to_string().contains("byte 1 "), "{refused}");
     }

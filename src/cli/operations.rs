@@ -192,32 +192,241 @@ query LedgerAudit {
   ledgerAudit { ok checks { name statement violations } }
 }";
 
-/// What happens to a task, to its end. Variables: `taskId: ID!`, `after: EventCursor`.
-pub(super) const TASK_EVENTS: &str = "\
-subscription TaskEvents($taskId: ID!, $after: EventCursor) {
-  taskEvents(taskId: $taskId, after: $after) {
-    id
-    cursor
-    kind
-    occurredAt
-    ... on TaskEvent { amount fee returned attempt reason }
-    ... on AuctionEvent { amount bidCount reason }
-    ... on BidEvent { bidCount }
-    ... on ChannelEvent { amount fee returned reason }
+/// The caller's own agents, with what a person asks of them.
+pub(super) const LIST_AGENTS: &str = "\
+query ListAgents {
+  me {
+    agents(first: 100) { nodes { id name status runtime capabilities price minPrice online earnings score module { sha256 } } }
   }
 }";
 
-/// What moves an agent's reputation. Variables: `agentId: ID!`, `after: EventCursor`.
-pub(super) const REPUTATION_EVENTS: &str = "\
-subscription ReputationEvents($agentId: ID!, $after: EventCursor) {
-  reputationEvents(agentId: $agentId, after: $after) {
+/// One agent as its owner sees it. Variables: `id: ID!`.
+pub(super) const SHOW_AGENT: &str = "\
+query ShowAgent($id: ID!) {
+  agent(id: $id) {
+    id
+    name
+    description
+    status
+    runtime
+    capabilities
+    price
+    minPrice
+    promisedDuration
+    online
+    lastSeenAt
+    earnings
+    createdAt
+    module { sha256 sizeBytes interface }
+    reputation { score tasks successes failures successRate earned }
+  }
+}";
+
+/// Variables: `input: PauseAgentInput!`.
+pub(super) const PAUSE_AGENT: &str = "\
+mutation PauseAgent($input: PauseAgentInput!) {
+  pauseAgent(input: $input) {
+    agent { id name status }
+    userErrors { code message field }
+  }
+}";
+
+/// Variables: `input: ResumeAgentInput!`.
+pub(super) const RESUME_AGENT: &str = "\
+mutation ResumeAgent($input: ResumeAgentInput!) {
+  resumeAgent(input: $input) {
+    agent { id name status }
+    userErrors { code message field }
+  }
+}";
+
+/// Variables: `input: CreateApiKeyInput!`.
+pub(super) const CREATE_API_KEY: &str = "\
+mutation CreateApiKey($input: CreateApiKeyInput!) {
+  createApiKey(input: $input) {
+    apiKey { id name scopes expiresAt agent { id } }
+    secret
+    userErrors { code message field }
+  }
+}";
+
+/// Variables: `input: WithdrawEarningsInput!`.
+pub(super) const WITHDRAW_EARNINGS: &str = "\
+mutation WithdrawEarnings($input: WithdrawEarningsInput!) {
+  withdrawEarnings(input: $input) {
+    transfer { id kind amount }
+    userErrors { code message field }
+  }
+}";
+
+/// Work that an outside agent won and nobody has claimed. Variables: `agentId: ID!`, `wait: Duration`.
+pub(super) const WORK_OFFERS: &str = "\
+query WorkOffers($agentId: ID!, $wait: Duration) {
+  workOffers(agentId: $agentId, wait: $wait, first: 100) { taskId price claimBy claims task { title capabilities } }
+}";
+
+/// A task with all that its payer asks of it. Variables: `id: ID!`.
+pub(super) const SHOW_TASK: &str = "\
+query ShowTask($id: ID!) {
+  task(id: $id) {
+    id
+    title
+    status
+    capabilities
+    budget
+    price
+    paid
+    failureCode
+    failureMessage
+    createdAt
+    awardedAt
+    startedAt
+    finishedAt
+    agent { id name }
+    auction { id status closesAt bidCount }
+    result { outcome output logs faultCode faultMessage fuel duration moduleSha256 cost }
+  }
+}";
+
+/// The caller's tasks, the newest first. Variables: `filter: TaskFilter`, `first: Int`.
+pub(super) const LIST_TASKS: &str = "\
+query ListTasks($filter: TaskFilter, $first: Int) {
+  tasks(filter: $filter, first: $first) {
+    nodes { id title status capabilities budget price paid failureCode createdAt finishedAt agent { id name } }
+    pageInfo { hasNextPage }
+  }
+}";
+
+/// Variables: `input: CancelTaskInput!`.
+pub(super) const CANCEL_TASK: &str = "\
+mutation CancelTask($input: CancelTaskInput!) {
+  cancelTask(input: $input) {
+    task { id status title }
+    userErrors { code message field }
+  }
+}";
+
+/// Variables: `input: DelegateTaskInput!`.
+pub(super) const DELEGATE_TASK: &str = "\
+mutation DelegateTask($input: DelegateTaskInput!) {
+  delegateTask(input: $input) {
+    delegation { id status }
+    userErrors { code message field }
+  }
+}";
+
+/// Variables: `input: CancelDelegationInput!`.
+pub(super) const CANCEL_DELEGATION: &str = "\
+mutation CancelDelegation($input: CancelDelegationInput!) {
+  cancelDelegation(input: $input) {
+    delegation { id status }
+    userErrors { code message field }
+  }
+}";
+
+/// One level of what a delegation cost, with what is below it.
+macro_rules! cost {
+    () => { "" };
+    ($level:tt $($below:tt)*) => {
+        concat!(" children { kind name budget held paid fee returned task { id status }", cost!($($below)*), " }")
+    };
+}
+
+/// A delegation with its steps, and what they and those of its groups cost. What is deeper is the group's own to tell: a query of all
+/// levels would cost more than one may. Variables: `id: ID!`.
+pub(super) const DELEGATION: &str = concat!(
+    "query Delegation($id: ID!) {
+  delegation(id: $id) {
+    id
+    goal
+    status
+    progress
+    budget
+    spent
+    returned
+    output
+    failureCode
+    failureMessage
+    createdAt
+    plannedAt
+    finishedAt
+    deadline
+    steps { id name kind status attempts capabilities dependsOn budget failureCode failureMessage task { id status agent { id name } } }
+    costTree { kind name budget held paid fee returned",
+    cost!(step task step task),
+    " }
+  }
+}"
+);
+
+/// What the command line asks of any event.
+macro_rules! event {
+    () => {
+        "    __typename
     id
     cursor
     kind
     occurredAt
-    ... on ReputationChangedEvent { scoreBefore scoreAfter reason }
-  }
-}";
+    ... on TaskEvent { taskId amount fee returned attempt reason agent { id name } }
+    ... on AuctionEvent { auctionId amount bidCount closesAt reason agent { id name } }
+    ... on BidEvent { auctionId bidCount price agent { id name } }
+    ... on ChannelEvent { channelId amount fee returned reason agent { id name } }
+    ... on ReputationChangedEvent { agentId scoreBefore scoreAfter reason agent { id name } }
+    ... on CreditsEvent { amount agent { id name } }
+    ... on DelegationEvent { delegationId step attempt amount returned reason }
+"
+    };
+}
+
+/// What happens to a task, to its end. Variables: `taskId: ID!`, `after: EventCursor`.
+pub(super) const TASK_EVENTS: &str = concat!(
+    "subscription TaskEvents($taskId: ID!, $after: EventCursor) {
+  taskEvents(taskId: $taskId, after: $after) {
+",
+    event!(),
+    "  }
+}"
+);
+
+/// What happens to a delegation, its steps and their tasks, to its end. Variables: `delegationId: ID!`, `after: EventCursor`.
+pub(super) const DELEGATION_EVENTS: &str = concat!(
+    "subscription DelegationEvents($delegationId: ID!, $after: EventCursor) {
+  delegationEvents(delegationId: $delegationId, after: $after) {
+",
+    event!(),
+    "  }
+}"
+);
+
+/// What happens to an auction, to its end. Variables: `auctionId: ID!`, `after: EventCursor`.
+pub(super) const AUCTION_EVENTS: &str = concat!(
+    "subscription AuctionEvents($auctionId: ID!, $after: EventCursor) {
+  auctionEvents(auctionId: $auctionId, after: $after) {
+",
+    event!(),
+    "  }
+}"
+);
+
+/// Everything public. Variables: `filter: MarketEventFilter`, `after: EventCursor`.
+pub(super) const MARKET_EVENTS: &str = concat!(
+    "subscription MarketEvents($filter: MarketEventFilter, $after: EventCursor) {
+  marketEvents(filter: $filter, after: $after) {
+",
+    event!(),
+    "  }
+}"
+);
+
+/// What moves an agent's reputation. Variables: `agentId: ID!`, `after: EventCursor`.
+pub(super) const REPUTATION_EVENTS: &str = concat!(
+    "subscription ReputationEvents($agentId: ID!, $after: EventCursor) {
+  reputationEvents(agentId: $agentId, after: $after) {
+",
+    event!(),
+    "  }
+}"
+);
 
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[
@@ -238,6 +447,22 @@ pub(super) const ALL: &[&str] = &[
     TASK_RESULT,
     TRANSFERS,
     LEDGER_AUDIT,
+    LIST_AGENTS,
+    SHOW_AGENT,
+    PAUSE_AGENT,
+    RESUME_AGENT,
+    CREATE_API_KEY,
+    WITHDRAW_EARNINGS,
+    WORK_OFFERS,
+    SHOW_TASK,
+    LIST_TASKS,
+    CANCEL_TASK,
+    DELEGATE_TASK,
+    CANCEL_DELEGATION,
+    DELEGATION,
     TASK_EVENTS,
+    DELEGATION_EVENTS,
+    AUCTION_EVENTS,
+    MARKET_EVENTS,
     REPUTATION_EVENTS,
 ];

@@ -23,6 +23,18 @@ impl<W: Write> Output<W> {
         self.flush()
     }
 
+    /// One JSON document in one line.
+    pub(super) fn json_line(&mut self, value: &impl serde::Serialize) -> io::Result<()> {
+        let text = serde_json::to_string(value).map_err(io::Error::other)?;
+        writeln!(self, "{text}")?;
+        self.flush()
+    }
+
+    /// Whether the reader has gone away.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
     fn unless_gone(&mut self, done: io::Result<()>) -> io::Result<()> {
         match done {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {

@@ -3,7 +3,6 @@
 use std::{
     future::Future,
     io::{self, IsTerminal},
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -62,7 +61,7 @@ pub(super) async fn run(command: ServeCommand, settings: &Settings, port_by_envi
             let embedded = app.store().backend() == DbBackend::Sqlite;
             let rest = if embedded { "keys and modules" } else { "keys" };
             let data = format!("{database}, migrated; {rest} in {folder}");
-            let mut banner = Banner::new(&app, address, started.elapsed());
+            let mut banner = Banner::new(&app, &format!("http://{}", reachable(address)), started.elapsed());
             banner.line("Data", &data);
             if !has_admin {
                 banner.line("Admin", "none yet: `zerostate user create EMAIL --role admin` makes one");
@@ -158,11 +157,11 @@ pub(super) struct Banner {
 }
 
 impl Banner {
-    pub(super) fn new(app: &App, address: SocketAddr, took: Duration) -> Self {
+    pub(super) fn new(app: &App, at: &str, took: Duration) -> Self {
         let database = database(app);
-        let (at, http) = (reachable(address), &app.config().http);
-        let secure = if http.tls.is_some() { "s" } else { "" };
-        let home = http.public_url.as_ref().map_or_else(|| format!("http{secure}://{at}"), ToString::to_string);
+        let http = &app.config().http;
+        let secure = if http.tls.is_some() { at.replacen("http:", "https:", 1) } else { at.to_owned() };
+        let home = http.public_url.as_ref().map_or(secure, ToString::to_string);
         let home = home.trim_end_matches('/');
         let socket = home.replacen("http", "ws", 1);
         let ready = format!("{}, {database}", version_line());

@@ -24,8 +24,8 @@ use crate::config::{Config, Limits, StatusProfile, Storage, Tls};
 
 /// The prefix of our environment variables.
 const PREFIX: &str = "ZEROSTATE_";
-/// Variables with our prefix that are read by others: the test suite and the example programs.
-const FOREIGN: [&str; 3] = ["ZEROSTATE_TEST_", "ZEROSTATE_URL", "ZEROSTATE_TOKEN"];
+/// Variables with our prefix that are read by others: the test suite.
+const FOREIGN: [&str; 1] = ["ZEROSTATE_TEST_"];
 /// The port when nobody says one.
 pub(super) const DEFAULT_PORT: u16 = 8080;
 

@@ -136,7 +136,7 @@ pub(super) async fn create(app: &App, email: &str, name: &str, password: &str, r
 }
 
 /// The password in a file, or on standard input, without the line end that editors put behind it.
-fn read_password(file: &str) -> std::result::Result<String, Failure> {
+pub(super) fn read_password(file: &str) -> std::result::Result<String, Failure> {
     let read =
         if file == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(Path::new(file)) };
     read.map(|text| text.trim_end_matches(['\r', '\n']).to_owned()).map_err(|error| {

@@ -19,6 +19,8 @@ mod channel;
 #[cfg(test)]
 mod channel_model;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod clock;
 #[cfg(test)]
 mod commit_reveal;
