@@ -343,7 +343,7 @@ impl App {
 
     /// Does once whatever is due, for tests that turn the clock. Answers how many things it did.
     pub async fn sweep_once(&self) -> Result<u64> {
-        sweep::once(self.store()).await
+        Box::pin(sweep::once(self.store())).await
     }
 
     /// Does all hosted work that waits, for tests that turn the clock. Answers how much there was.

@@ -54,7 +54,7 @@ pub async fn once(store: &Store) -> Result<u64> {
         done += step(store, async |work| stream::finalise_due(work, id).await).await;
     }
     for id in delegation::due(store.read(), now, BATCH).await? {
-        done += step(store, async |work| delegation::advance(work, id).await).await;
+        done += step(store, async |work| Box::pin(delegation::advance(work, id)).await).await;
     }
     Ok(done)
 }

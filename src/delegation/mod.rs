@@ -301,7 +301,7 @@ async fn write_steps(
             depends_on: Words(depends_on.clone()),
             input: input.as_ref().map(text),
             output_schema: output_schema.as_ref().map(text),
-            plan: plan.as_ref().map(|plan| serde_json::to_string(plan)).transpose()?.map(JsonText),
+            plan: plan.as_ref().map(serde_json::to_string).transpose()?.map(JsonText),
             checker_id,
             budget: *budget,
             on_failure: step.on_failure(),
@@ -496,7 +496,8 @@ impl Scene {
                 self.end(work, step, status, failure).await?;
                 Ok(Then::Now)
             }
-            Action::Begin { step } => self.begin(work, step).await,
+            // Boxed: what opens an auction keeps much on its way.
+            Action::Begin { step } => Box::pin(self.begin(work, step)).await,
             Action::Replicate { step } => {
                 let input = match self.input_of(work, self.seen(step)?).await? {
                     Ok(input) => input,
@@ -504,7 +505,7 @@ impl Scene {
                         return Err(Error::internal(format!("an input that was once there: {}", flaw.message())));
                     }
                 };
-                self.post(work, step, input).await?;
+                Box::pin(self.post(work, step, input)).await?;
                 Ok(Then::Later)
             }
             Action::Judge { task, verdict } => {

@@ -375,18 +375,27 @@ mod tests {
         arrange(&Plan::read(&plan.to_string()).unwrap(), &setting).err().map(|flaw| flaw.refused)
     }
 
+    /// One object over another.
+    fn merged(mut base: Value, over: Value) -> Value {
+        let (Value::Object(fields), Value::Object(over)) = (&mut base, over) else { panic!("two objects") };
+        fields.extend(over);
+        base
+    }
+
     fn step(name: &str, more: Value) -> Value {
-        let mut step = json!({ "name": name, "capabilities": ["x"] });
-        step.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        step
+        merged(json!({ "name": name, "capabilities": ["x"] }), more)
     }
 
     fn plan(steps: Vec<Value>) -> Value {
-        json!({ "steps": steps })
+        let mut plan = json!({});
+        plan["steps"] = Value::Array(steps);
+        plan
     }
 
     fn group(name: &str, inner: Value) -> Value {
-        json!({ "name": name, "plan": inner })
+        let mut group = json!({ "name": name });
+        group["plan"] = inner;
+        group
     }
 
     #[test]

@@ -188,9 +188,9 @@ const DELEGATED: &str = "query($id: ID!) { delegation(id: $id) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delegation_that_is_killed_on_the_way_comes_to_the_same_end() {
     let kills = setting("CRASH_CYCLES", 24) / 4;
-    let seed = seed("CRASH_SEED");
-    eprintln!("crash: CRASH_SEED={seed}, {kills} kills of delegations");
-    let mut dice = StdRng::seed_from_u64(seed);
+    let drawn = seed("CRASH_SEED");
+    eprintln!("crash: CRASH_SEED={drawn}, {kills} kills of delegations");
+    let mut dice = StdRng::seed_from_u64(drawn);
     let folder = Folder::new();
     let database = Database::empty(folder.path()).await;
     let url = matches!(database, Database::Postgres { .. }).then(|| database.url());

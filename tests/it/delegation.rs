@@ -40,20 +40,25 @@ async fn refused(client: &Client, over: Value) -> String {
     client.refusal("delegateTask", order(over)).await
 }
 
+/// One object over another.
+fn merged(mut base: Value, over: Value) -> Value {
+    let (Value::Object(fields), Value::Object(over)) = (&mut base, over) else { panic!("two objects") };
+    fields.extend(over);
+    base
+}
+
 fn order(over: Value) -> Value {
-    let mut usual = json!({ "goal": "A goal", "budget": "10" });
-    usual.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
-    usual
+    merged(json!({ "goal": "A goal", "budget": "10" }), over)
 }
 
 fn step(name: &str, capability: &str, more: Value) -> Value {
-    let mut step = json!({ "name": name, "capabilities": [capability] });
-    step.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    step
+    merged(json!({ "name": name, "capabilities": [capability] }), more)
 }
 
 fn plan(steps: Vec<Value>) -> Value {
-    json!({ "plan": { "steps": steps } })
+    let mut given = json!({ "plan": {} });
+    given["plan"]["steps"] = Value::Array(steps);
+    given
 }
 
 async fn look(client: &Client, id: &str) -> Value {
@@ -664,9 +669,9 @@ async fn what_cannot_be_carried_out_is_refused_by_name_before_anything_is_spent(
     poor["budget"] = json!("0.000002");
     assert_eq!(refused(&ada, poor).await, "BUDGET_TOO_SMALL");
     // One large value named a thousand times.
-    let mut bomb = one(json!({ "input": vec![json!({ "$ref": "input" }); 1_000] }));
-    bomb["input"] = json!("x".repeat(10_000));
-    assert_eq!(refused(&ada, bomb).await, "TEMPLATE_TOO_LARGE");
+    let mut blast = one(json!({ "input": vec![json!({ "$ref": "input" }); 1_000] }));
+    blast["input"] = json!("x".repeat(10_000));
+    assert_eq!(refused(&ada, blast).await, "TEMPLATE_TOO_LARGE");
     for table in ["delegations", "delegation_steps", "tasks"] {
         assert_eq!(world.rows(table).await, 0, "{table}");
     }
@@ -692,8 +697,8 @@ async fn an_output_that_grows_too_large_fails_the_step_that_wants_it() {
     let (ada, bob) = market(&world).await;
     world.hosted_agent(&bob, "echo", "echo", "1", echoing()).await;
     world.hosted_agent(&bob, "big", "big", "1", answering(&format!("\"{}\"", "x".repeat(20_000)))).await;
-    let bomb = json!({ "input": vec![json!({ "$ref": "a" }); 1_000] });
-    let id = delegate(&ada, plan(vec![step("a", "big", json!({})), step("b", "echo", bomb)])).await;
+    let blast = json!({ "input": vec![json!({ "$ref": "a" }); 1_000] });
+    let id = delegate(&ada, plan(vec![step("a", "big", json!({})), step("b", "echo", blast)])).await;
     let missing = json!({ "input": { "$ref": "a#/nothing" }, "onFailure": "RETRY", "retries": 5 });
     let other = delegate(&ada, plan(vec![step("a", "big", json!({})), step("b", "echo", missing)])).await;
     world.settle().await;

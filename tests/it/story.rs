@@ -274,8 +274,8 @@ async fn the_twelve_steps_of_the_predecessor() {
     // 7. It pays and closes, and the balances say so.
     let channel = opened["channel"]["id"].clone();
     let payment = json!({ "channelId": channel, "amount": "0.75" });
-    ada.call("deductFromChannel", "change { id }", payment).await;
-    bob.call("settleChannel", "channel { status }", json!({ "channelId": channel })).await;
+    ada.call("deductFromChannel", "change { kind }", payment).await;
+    bob.call("settleChannel", "change { kind }", json!({ "channelId": channel })).await;
     assert_eq!(ada.wallet().await, ("19.25".to_owned(), "0".to_owned()));
     assert_eq!(bob.earned(first).await, "0.75");
     step(7);
