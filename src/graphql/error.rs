@@ -500,6 +500,8 @@ concept! {
         OutputTooLarge,
         /// The task is not open any more; it was awarded or has ended.
         TaskNotOpen,
+        /// The checker is no hosted agent with a module.
+        CheckerNotReady,
         /// The wallet does not hold enough credits.
         InsufficientFunds,
         /// The balance would pass the largest amount that an account can hold.

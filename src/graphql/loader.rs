@@ -1,8 +1,8 @@
 //! Loading in batches: however many objects of a request need a row, they need one statement.
 //!
-//! A [`Batch`] collects keys and asks once. Its first caller leads: it yields to the scheduler once, which lets every other
-//! resolver that can run now name its key too, and then asks for all of them. There is no timer and no other task, so a level of
-//! the answer costs one statement whatever the load of the machine. Nothing is remembered between batches: a mutation later in
+//! A [`Batch`] collects keys and asks once. Its first caller leads: it yields to the scheduler until that brings no more keys, which
+//! lets every other resolver that can run now name its key too, and then asks for all of them. There is no timer and no other task,
+//! so a level of the answer costs one statement whatever the load of the machine. Nothing is remembered between batches: a mutation later in
 //! the request, and every event of a subscription, sees fresh rows.
 
 use std::{
@@ -83,7 +83,16 @@ impl<K: Clone + Eq + Hash, V: Clone> Batch<K, V> {
             };
             if leads {
                 let mut lead = Lead(Some(self));
-                tokio::task::yield_now().await;
+                let mut known = 0;
+                // The scheduler lets a task do only so much in one go, so those who can name their key may need more than one.
+                loop {
+                    tokio::task::yield_now().await;
+                    let now = self.waiting().len();
+                    if now == known {
+                        break;
+                    }
+                    known = now;
+                }
                 let waiting = std::mem::take(&mut *self.waiting());
                 lead.0 = None;
                 let keys: HashSet<K> = waiting.iter().map(|(key, _)| key.clone()).collect();

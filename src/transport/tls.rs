@@ -51,7 +51,9 @@ impl Certificate {
             }
             Err((error, mut stream)) => {
                 // Who speaks plainly on this port is let go.
-                let _ = stream.shutdown().await;
+                if let Err(gone) = stream.shutdown().await {
+                    tracing::debug!(error = %gone, "a client that did not shake hands was gone already");
+                }
                 Err(error)
             }
         }
