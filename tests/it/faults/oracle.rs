@@ -84,6 +84,7 @@ impl Oracle {
     pub async fn everything_ends(&self) -> Duration {
         let since = Instant::now();
         for question in [
+            "SELECT COUNT(*) AS n FROM delegations WHERE deadline_at IS NOT NULL",
             "SELECT COUNT(*) AS n FROM tasks WHERE deadline_at IS NOT NULL",
             "SELECT COUNT(*) AS n FROM holds WHERE status = 'HELD'",
             "SELECT COUNT(*) AS n FROM channels WHERE status <> 'CLOSED'",

@@ -62,7 +62,7 @@ pub struct Operation {
 
 fn nothing(_: &mut Player, _: &Board, _: &Intent, _: &Value) {}
 
-const TOTAL_TASKS: &str = "SELECT COUNT(*) AS n FROM tasks";
+const TOTAL_TASKS: &str = "SELECT COUNT(*) AS n FROM tasks WHERE delegation_id IS NULL";
 
 /// All that clients do.
 pub const OPERATIONS: &[Operation] = &[
@@ -372,6 +372,25 @@ pub const OPERATIONS: &[Operation] = &[
         count: "SELECT COUNT(*) AS n FROM transfers WHERE kind = 'WITHDRAWAL' AND amount = {mark}",
         total: Some("SELECT COUNT(*) AS n FROM transfers WHERE kind = 'WITHDRAWAL'"),
         moves: 1,
+    },
+    Operation {
+        field: "delegateTask",
+        document: "mutation($input: DelegateTaskInput!) { delegateTask(input: $input) {
+            delegation { id goal budget } userErrors { code } } }",
+        weight: [0, 2],
+        make: |_, _, number| {
+            let steps = json!([
+                { "name": "first", "capabilities": ["work"] },
+                { "name": "second", "capabilities": ["work"], "dependsOn": ["first"], "onFailure": "SKIP" },
+                { "name": "third", "capabilities": ["work"], "dependsOn": ["first"], "onFailure": "RETRY", "retries": 1 },
+            ]);
+            let input = json!({ "goal": mark(number), "budget": "9", "plan": { "steps": steps } });
+            Some((input, mark(number)))
+        },
+        learn: nothing,
+        count: "SELECT COUNT(*) AS n FROM delegations WHERE goal = '{mark}'",
+        total: Some("SELECT COUNT(*) AS n FROM delegations"),
+        moves: 0,
     },
 ];
 
