@@ -243,7 +243,7 @@ impl Default for Limits {
             nesting: 64,
             depth: 16,
             fields: 2_000,
-            aliases: 200,
+            aliases: 100,
             directives: 50,
             root_fields: 30,
             introspection: 300_000,

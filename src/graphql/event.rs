@@ -1056,6 +1056,9 @@ pub(super) async fn page(
     }
     let wanted = usize::try_from(first).unwrap_or(0);
     let after = after.map(|cursor| cursor.0);
+    if let Some(after) = after {
+        ctx.store().keeps(after).await?;
+    }
     let reader = Reader::of(ctx);
     let shows = |event: &Model| reader.may_see(event) && kinds.is_none_or(|kinds| kinds.contains(&event.kind));
     let mut page = EventConnection { lines: Vec::new(), more: true, after, end: after };

@@ -36,7 +36,7 @@ use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::Store;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, refusals};
 
 /// Lines that the live feed keeps for a subscriber that is busy.
 const FEED_BUFFER: usize = 256;
@@ -74,6 +74,14 @@ impl FromStr for Cursor {
         let text = String::from_utf8(bytes).map_err(|_| InvalidCursor)?;
         let place = text.strip_prefix("e1.").and_then(|digits| digits.parse().ok());
         place.filter(|place| *place >= 0).map(Self).ok_or(InvalidCursor)
+    }
+}
+
+refusals! {
+    /// Why the log cannot be read from a cursor on.
+    EventsRefused {
+        /// Retention has removed lines behind it.
+        CursorExpired = "Events right behind this cursor are not kept any more. Read how things are now, and follow from there.",
     }
 }
 
@@ -283,12 +291,23 @@ impl Store {
     pub async fn follow(&self, topic: Topic, after: Option<Cursor>) -> Result<Follow> {
         let receiver = self.0.hub.subscribe(topic);
         let last = if let Some(after) = after {
+            self.keeps(after).await?;
             after
         } else {
             self.give_places().await?;
             self.head().await?
         };
         Ok(Follow { store: self.clone(), topic, last, receiver, replayed: VecDeque::new(), replaying: after.is_some() })
+    }
+
+    /// Fails with `CursorExpired` when lines behind a cursor were removed, so that nobody takes a gap for silence.
+    pub async fn keeps(&self, after: Cursor) -> Result<()> {
+        let place = place_column(self.0.backend);
+        let sql = format!("SELECT {place} AS place FROM events WHERE {place} IS NOT NULL ORDER BY {place} LIMIT 1");
+        let oldest = self.read().query_one_raw(Statement::from_string(self.0.backend, sql)).await?;
+        let oldest: Option<i64> = oldest.map(|row| row.try_get("", "place")).transpose()?;
+        let gone = oldest.is_some_and(|oldest| oldest > after.0.saturating_add(1));
+        if gone { Err(EventsRefused::CursorExpired.into()) } else { Ok(()) }
     }
 
     /// Reads the log: lines of a topic, or all, behind `after`, oldest first, `limit` at most. Whatever was committed before the

@@ -2,6 +2,7 @@
 //! retryable}}]}`, over HTTP, over WebSocket and for uploads.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_graphql::{ErrorExtensionValues, Pos, ServerError};
@@ -205,6 +206,9 @@ pub(super) fn is_request_error(response: &async_graphql::Response) -> bool {
 /// was not written for callers.
 pub(super) fn complete(response: &mut async_graphql::Response, request_id: &str) {
     let unexecuted = is_request_error(response);
+    // What is wrong in the same words in many places is told once.
+    let mut told = HashSet::new();
+    response.errors.retain(|error| !error.path.is_empty() || told.insert(error.message.clone()));
     response.errors.truncate(LISTED);
     for error in &mut response.errors {
         complete_error(error, unexecuted, request_id);

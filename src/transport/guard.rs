@@ -21,7 +21,7 @@ use async_graphql::{
     Pos, Positioned,
     parser::{
         self, parse_query,
-        types::{ExecutableDocument, Field, OperationDefinition, OperationType, Selection, SelectionSet},
+        types::{Directive, ExecutableDocument, Field, OperationDefinition, OperationType, Selection, SelectionSet},
     },
 };
 use moka::sync::Cache;
@@ -86,6 +86,10 @@ impl Guard {
         let document = parse_query(text).map_err(|error| syntax(&error))?;
         measure(&document, &self.limits)?;
         self.integers.check(&document)?;
+        for (_, operation) in document.operations.iter() {
+            plain_selections(&operation.node.selection_set.node)?;
+        }
+        document.fragments.values().try_for_each(|it| plain_selections(&it.node.selection_set.node))?;
         let document = Arc::new(document);
         let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
         self.checked.insert(hash, Checked { document: Arc::clone(&document), bytes });
@@ -99,6 +103,40 @@ fn too_much(what: impl Display, limit: impl Display) -> Rejected {
 
 fn too_deep(limit: impl Display) -> Rejected {
     Rejected::Limit(format!("The document is nested too deeply; {limit} levels are allowed."))
+}
+
+/// The directives that a document may have, all of them on what it selects.
+const DIRECTIVES: [&str; 2] = ["include", "skip"];
+
+/// Whether all directives are known and stand once. The validator does not look at those of `__typename`.
+fn plain(directives: &[Positioned<Directive>]) -> Result<(), Rejected> {
+    let mut seen = HashSet::new();
+    for Positioned { pos, node } in directives {
+        let name = node.name.node.as_str();
+        if !DIRECTIVES.contains(&name) {
+            return Err(Rejected::Invalid(format!("Unknown directive \"@{name}\"."), vec![*pos]));
+        }
+        if !seen.insert(name) {
+            let message = format!("The directive \"@{name}\" can stand only once in one place.");
+            return Err(Rejected::Invalid(message, vec![*pos]));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a document has no directive but those that everybody knows.
+fn plain_selections(set: &SelectionSet) -> Result<(), Rejected> {
+    set.items.iter().try_for_each(|item| match &item.node {
+        Selection::Field(field) => {
+            plain(&field.node.directives)?;
+            plain_selections(&field.node.selection_set.node)
+        }
+        Selection::InlineFragment(inline) => {
+            plain(&inline.node.directives)?;
+            plain_selections(&inline.node.selection_set.node)
+        }
+        Selection::FragmentSpread(spread) => plain(&spread.node.directives),
+    })
 }
 
 fn syntax(error: &parser::Error) -> Rejected {

@@ -3,6 +3,7 @@
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import * as clients from './clients.mjs';
+import { cop } from './cop.mjs';
 import * as http from './http.mjs';
 import * as schema from './schema.mjs';
 import { closeCodes } from './socket.mjs';
@@ -61,6 +62,7 @@ const servers = {
 const checks = [
   ['usual', 'graphql-http audits', http.audits],
   ['usual', 'persisted documents', http.persistedQueries],
+  ['usual', 'checks of graphql-cop', cop],
   ['draft', 'status profile of the draft', http.draftProfile],
   ['strict', 'close codes', closeCodes],
   ['usual', 'graphql-ws', clients.graphqlWs],

@@ -10,7 +10,7 @@ use entity::{
 };
 use futures_util::future::{join, join_all};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use sea_orm::{ActiveValue::Set, EntityTrait};
+use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use zerostate::{
@@ -262,5 +262,40 @@ async fn a_socket_that_reads_slowly_misses_nothing() {
     let seen = read_stream(&mut slow, EVENTS - EVENTS / 500).await;
     assert_eq!(seen, log_of(store, user, start.parse().unwrap()).await[EVENTS / 500..]);
     assert_eq!(slow.next_within(Duration::from_millis(100)).await, None);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_cursor_before_what_is_kept_is_told_so() {
+    let world = World::start().await;
+    let ada = world.user("ada").await;
+    let before = world.cursor().await;
+    for _ in 0..5 {
+        world.credit(&ada, "1").await;
+    }
+    let kept = world.cursor().await;
+    world.credit(&ada, "1").await;
+    let writer = sea_orm::Database::connect(world.database_url()).await.unwrap();
+    let place = if on_postgres() { "place" } else { "id" };
+    writer.execute_unprepared(&format!("DELETE FROM events WHERE {place} <= 5")).await.unwrap();
+
+    let document = "query($after: EventCursor) { events(after: $after) { nodes { kind } } }";
+    let error = ada.try_query(document, json!({ "after": before })).await.unwrap_err();
+    assert_eq!(error[0]["extensions"]["reason"], "CURSOR_EXPIRED", "{error:?}");
+    let mut stream = ada
+        .subscribe(
+            "subscription($after: EventCursor) { settlementEvents(after: $after) { kind } }",
+            json!({ "after": before }),
+        )
+        .await;
+    assert_eq!(stream.error().await[0]["extensions"]["reason"], "CURSOR_EXPIRED");
+    // What is kept can be followed from any place in it.
+    let mut stream = ada
+        .subscribe(
+            "subscription($after: EventCursor) { settlementEvents(after: $after) { kind } }",
+            json!({ "after": kept }),
+        )
+        .await;
+    assert_eq!(stream.next().await["settlementEvents"]["kind"], "CREDITS_ISSUED");
     world.check().await;
 }

@@ -885,3 +885,53 @@ async fn https_is_spoken_below_the_path_of_the_service() {
     assert!(plain.is_err(), "who speaks plainly is let go: {plain:?}");
     world.check().await;
 }
+
+/// How long each of many small queries took, sorted.
+async fn small_queries(world: &World, many: usize) -> Vec<Duration> {
+    let mut took = Vec::with_capacity(many);
+    for _ in 0..many {
+        let started = Instant::now();
+        assert_eq!(post_query(world, "{ serviceInfo { version } }").await.status, 200);
+        took.push(started.elapsed());
+    }
+    took.sort_unstable();
+    took
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_hardly_notice_an_attack() {
+    let world = World::start().await;
+    let number = |count: usize, text: &dyn Fn(usize) -> String| (0..count).map(text).collect::<Vec<_>>().join(" ");
+    let lace = number(30, &|n| format!("fragment F{n} on Query{{...F{0} ...F{0}}}", n + 1));
+    let attacks = [
+        format!("{{ a(x: {}{}) }}", "[".repeat(20_000), "]".repeat(20_000)),
+        format!("{{ {} }}", number(3_000, &|n| format!("a{n}:__typename"))),
+        format!("{{...F0}}{lace} fragment F30 on Query{{__typename}}"),
+        format!("query({}) {{ __typename }}", number(900, &|n| format!("$v{n}:Int"))),
+        format!("{{ a(x: \"{}\") }}", "x".repeat(60_000)),
+        format!("{{ __schema {{ types {}{{ name }}{} }} }}", "{ fields { type ".repeat(7), "} }".repeat(7)),
+    ];
+    small_queries(&world, 50).await;
+    let p99 = |took: &[Duration]| took[took.len() * 99 / 100];
+    let alone = p99(&small_queries(&world, 300).await);
+    let over = tokio_util::sync::CancellationToken::new();
+    let attacking = async {
+        let mut sent = 0_u32;
+        while !over.is_cancelled() {
+            let reply = post_query(&world, &attacks[usize::try_from(sent).unwrap() % attacks.len()]).await;
+            assert_eq!(reply.status, 400, "{}", reply.text);
+            sent += 1;
+        }
+        sent
+    };
+    let asking = async {
+        let meanwhile = p99(&small_queries(&world, 300).await);
+        over.cancel();
+        meanwhile
+    };
+    let (sent, meanwhile) = futures_util::future::join(attacking, asking).await;
+    eprintln!("attack: p99 of small queries {alone:?} alone, {meanwhile:?} beside {sent} attacks");
+    // The floor is for machines that do other things as well.
+    assert!(meanwhile <= (alone * 2).max(Duration::from_millis(60)), "{alone:?} became {meanwhile:?}");
+    world.check().await;
+}
