@@ -11,7 +11,7 @@ use sea_orm::{
 };
 
 use super::{
-    context::{Ask, intent, maybe, once, parse_id, payload, write},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes, write},
     error::{Answer, payload},
     page::{PageArgs, Sort, connection, list_cost},
     reputation::{Reputation, ReputationEventConnection},
@@ -572,7 +572,7 @@ pub(super) struct AgentMutation;
 #[Object]
 impl AgentMutation {
     /// Registers an agent of yours.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("registerAgent"), role("registerAgent")))]
     async fn register_agent(
         &self,
         ctx: &Context<'_>,
@@ -597,7 +597,7 @@ impl AgentMutation {
     }
 
     /// Changes an agent of yours. Bids and awards keep the terms that they were made under.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("updateAgent"), role("updateAgent")))]
     async fn update_agent(
         &self,
         ctx: &Context<'_>,
@@ -623,7 +623,7 @@ impl AgentMutation {
     }
 
     /// Stops an agent of yours from taking new work; what it has goes on.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("pauseAgent"), role("pauseAgent")))]
     async fn pause_agent(
         &self,
         ctx: &Context<'_>,
@@ -637,7 +637,7 @@ impl AgentMutation {
     }
 
     /// Lets a paused agent of yours take work again.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("resumeAgent"), role("resumeAgent")))]
     async fn resume_agent(
         &self,
         ctx: &Context<'_>,
@@ -651,7 +651,7 @@ impl AgentMutation {
     }
 
     /// Retires an agent of yours for good; what it has goes on.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("retireAgent"), role("retireAgent")))]
     async fn retire_agent(
         &self,
         ctx: &Context<'_>,

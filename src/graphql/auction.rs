@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     agent::{Agent, AgentModule, OrderDirection},
-    context::{Ask, intent, maybe, once, parse_id, payload},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes},
     document::SignedDocument,
     error::{Answer, payload},
     page::{PageArgs, Sort, connection, list_cost},
@@ -1279,7 +1279,7 @@ pub(super) struct AuctionMutation;
 #[Object]
 impl AuctionMutation {
     /// Posts a task and opens its auction: the same as `executeTask`, seen from the auction. The budget is held.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("createAuction"), role("createAuction")))]
     async fn create_auction(
         &self,
         ctx: &Context<'_>,
@@ -1297,7 +1297,7 @@ impl AuctionMutation {
     }
 
     /// Bids for an agent of yours, replacing its earlier bid in the auction.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("submitBid"), role("submitBid")))]
     async fn submit_bid(
         &self,
         ctx: &Context<'_>,
@@ -1322,7 +1322,7 @@ impl AuctionMutation {
 
     /// Commits an agent of yours to a bid in a COMMIT_REVEAL auction without telling it, and puts the bond down; the agent's earlier
     /// commitment is replaced. Keep price, duration and salt: without them you cannot reveal the bid and lose the bond.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("commitBid"), role("commitBid")))]
     async fn commit_bid(
         &self,
         ctx: &Context<'_>,
@@ -1345,7 +1345,7 @@ impl AuctionMutation {
     }
 
     /// Takes back a commitment of yours while its auction takes them; the bond comes back.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("withdrawCommitment"), role("withdrawCommitment")))]
     async fn withdraw_commitment(
         &self,
         ctx: &Context<'_>,
@@ -1362,7 +1362,7 @@ impl AuctionMutation {
     /// Tells the bid that an agent of yours committed to, after the close and until `revealUntil`. What does not fit the hash is
     /// refused and can be tried again. A price above the auction's ceiling or below the agent's minimum makes the bid INELIGIBLE and
     /// loses the bond.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("revealBid"), role("revealBid")))]
     async fn reveal_bid(
         &self,
         ctx: &Context<'_>,
@@ -1387,7 +1387,7 @@ impl AuctionMutation {
     }
 
     /// Takes back a bid of yours while its auction is open.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("withdrawBid"), role("withdrawBid")))]
     async fn withdraw_bid(
         &self,
         ctx: &Context<'_>,
@@ -1402,7 +1402,7 @@ impl AuctionMutation {
 
     /// Awards a MANUAL auction of yours: to the best score, or to the bid that you name. The price goes into escrow and the rest
     /// of the budget comes back.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("awardAuction"), role("awardAuction")))]
     async fn award_auction(
         &self,
         ctx: &Context<'_>,
@@ -1417,7 +1417,7 @@ impl AuctionMutation {
     }
 
     /// Calls off an auction of yours while it is open, and its task with it; the budget comes back.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("cancelAuction"), role("cancelAuction")))]
     async fn cancel_auction(
         &self,
         ctx: &Context<'_>,

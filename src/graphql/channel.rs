@@ -10,7 +10,7 @@ use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect, Que
 
 use super::{
     agent::Agent,
-    context::{Ask, intent, maybe, once, parse_id, payload},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes},
     error::{Answer, payload},
     page::{PageArgs, Sort, connection, list_cost},
     scalar::{BigInt, Credits, DateTime, Duration},
@@ -755,7 +755,7 @@ pub(super) struct ChannelMutation;
 impl ChannelMutation {
     /// Opens a streaming channel from your wallet to an agent. With a key it pays by vouchers that you sign and the agent claims;
     /// without one it pays by `deductFromChannel`.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("openChannel"), role("openChannel")))]
     async fn open_channel(
         &self,
         ctx: &Context<'_>,
@@ -778,7 +778,7 @@ impl ChannelMutation {
     }
 
     /// Puts more into a streaming channel of yours. It does not move its end, nor the close that you asked for.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("topUpChannel"), role("topUpChannel")))]
     async fn top_up_channel(
         &self,
         ctx: &Context<'_>,
@@ -794,7 +794,7 @@ impl ChannelMutation {
     }
 
     /// Pays out of a streaming channel of yours that has no key.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("deductFromChannel"), role("deductFromChannel")))]
     async fn deduct_from_channel(
         &self,
         ctx: &Context<'_>,
@@ -813,7 +813,7 @@ impl ChannelMutation {
 
     /// Claims a voucher: pays the agent what it promises beyond what was paid. Anybody who is signed in may bring it; the signature
     /// decides. A voucher that was claimed before is answered with its first receipt, also when the channel is closed.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("claimVoucher"), role("claimVoucher")))]
     async fn claim_voucher(
         &self,
         ctx: &Context<'_>,
@@ -829,7 +829,7 @@ impl ChannelMutation {
 
     /// Asks for a streaming channel of yours to close. The agent may claim until the delay is over; then the rest comes back by
     /// itself.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("requestChannelClose"), role("requestChannelClose")))]
     async fn request_channel_close(
         &self,
         ctx: &Context<'_>,
@@ -845,7 +845,7 @@ impl ChannelMutation {
     }
 
     /// Takes the request to close a streaming channel of yours back.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("cancelChannelClose"), role("cancelChannelClose")))]
     async fn cancel_channel_close(
         &self,
         ctx: &Context<'_>,
@@ -862,7 +862,7 @@ impl ChannelMutation {
 
     /// Closes a streaming channel for good: at once for the agent, who may bring a last voucher; at once for either party with a
     /// close that both signed; and for anybody when its time is over. The agent has what was paid, the payer gets the rest back.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("settleChannel"), role("settleChannel")))]
     async fn settle_channel(
         &self,
         ctx: &Context<'_>,
@@ -888,7 +888,7 @@ pub(super) struct ChannelQuery;
 #[Object]
 impl ChannelQuery {
     /// A channel by id; null when there is none, or you are not party to it.
-    #[graphql(complexity = "1 + child_complexity")]
+    #[graphql(complexity = "1 + child_complexity", directive = requires::apply(scopes("channel"), role("channel")))]
     async fn channel(
         &self,
         ctx: &Context<'_>,
@@ -898,7 +898,7 @@ impl ChannelQuery {
     }
 
     /// The channels that you pay into or your agents are paid from, newest first; all channels for administrators.
-    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)", directive = requires::apply(scopes("channels"), role("channels")))]
     async fn channels(
         &self,
         ctx: &Context<'_>,

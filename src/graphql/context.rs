@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use async_graphql::{Context, ID, InputType, Value};
+use async_graphql::{Context, ID, InputType, TypeDirective, Value};
 use entity::{
     id::{Id, UserId},
     time::Timestamp,
@@ -15,6 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     error::{Answer, Payload, fault, user_error},
     loader::Loaders,
+    user::{ApiScope, UserRole},
 };
 use crate::{
     app::App,
@@ -182,11 +183,11 @@ pub(super) trait Intent: InputType {
     fn key(&self) -> &str;
 }
 
-/// What it takes to ask for an operation, and to be told again what it answered.
+/// What it takes to ask for a field of a root type, and for an operation to be told again what it answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Right {
-    /// A session, or a key with one of these scopes: what both sides of a deal may do has that of each.
-    Any(&'static [Scope]),
+    /// A session, or a key with all scopes of one of these lists: what both sides of a deal may do has a list for each.
+    Any(&'static [&'static [Scope]]),
     /// A session.
     Person,
     /// The session of an arbiter.
@@ -195,14 +196,17 @@ enum Right {
     Admin,
 }
 
-const BUYS: Right = Right::Any(&[Scope::TasksWrite]);
-const BIDS: Right = Right::Any(&[Scope::BidsWrite]);
-const KEEPS_AGENTS: Right = Right::Any(&[Scope::AgentsWrite]);
-const WORKS: Right = Right::Any(&[Scope::WorkWrite]);
-const EITHER_SIDE: Right = Right::Any(&[Scope::TasksWrite, Scope::WorkWrite]);
+const READS: Right = Right::Any(&[&[Scope::Read]]);
+const BUYS: Right = Right::Any(&[&[Scope::TasksWrite]]);
+const BIDS: Right = Right::Any(&[&[Scope::BidsWrite]]);
+const KEEPS_AGENTS: Right = Right::Any(&[&[Scope::AgentsWrite]]);
+const WORKS: Right = Right::Any(&[&[Scope::WorkWrite]]);
+const LOOKS_FOR_WORK: Right = Right::Any(&[&[Scope::Read, Scope::WorkWrite]]);
+const EITHER_SIDE: Right = Right::Any(&[&[Scope::TasksWrite], &[Scope::WorkWrite]]);
 
-/// The right to each operation that takes an idempotency key. Its verb asks for the same; here it is asked before an earlier
-/// answer is repeated, so that a key with narrow scopes cannot read what a wider one did.
+/// The right to each field of a root type that takes credentials, as the schema shows it. Whoever carries a field out asks for the
+/// same; for an operation with an idempotency key it is asked here too, before an earlier answer is repeated, so that a key with
+/// narrow scopes cannot read what a wider one did.
 const RIGHTS: &[(&str, Right)] = &[
     ("acceptResult", BUYS),
     ("awardAuction", BUYS),
@@ -210,42 +214,103 @@ const RIGHTS: &[(&str, Right)] = &[
     ("cancelChannelClose", BUYS),
     ("cancelDelegation", BUYS),
     ("cancelTask", BUYS),
+    ("changePassword", Right::Person),
+    ("channel", READS),
+    ("channels", READS),
     ("claimTask", WORKS),
-    ("claimVoucher", EITHER_SIDE),
+    ("claimVoucher", WORKS),
     ("commitBid", BIDS),
     ("createApiKey", Right::Person),
     ("createAuction", BUYS),
     ("deductFromChannel", BUYS),
     ("delegateTask", BUYS),
+    ("delegation", READS),
+    ("delegationEvents", READS),
+    ("delegations", READS),
+    ("dispute", READS),
+    ("disputes", READS),
     ("executeTask", BUYS),
     ("failTask", WORKS),
+    ("heartbeat", WORKS),
     ("issueCredits", Right::Admin),
+    ("ledgerAudit", Right::Admin),
+    ("logout", Right::Person),
+    ("me", READS),
     ("openChannel", BUYS),
     ("openDispute", EITHER_SIDE),
+    ("pauseAgent", KEEPS_AGENTS),
     ("rateAgent", BUYS),
     ("redeemCredits", Right::Admin),
     ("registerAgent", KEEPS_AGENTS),
     ("rejectResult", BUYS),
     ("requestChannelClose", BUYS),
     ("resolveDispute", Right::Arbiter),
+    ("resumeAgent", KEEPS_AGENTS),
+    ("retireAgent", KEEPS_AGENTS),
     ("revealBid", BIDS),
+    ("revokeApiKey", Right::Person),
     ("setWebhook", KEEPS_AGENTS),
     ("settleChannel", EITHER_SIDE),
+    ("settlementEvents", READS),
     ("submitBid", BIDS),
     ("submitEvidence", EITHER_SIDE),
     ("submitResult", WORKS),
+    ("task", READS),
+    ("taskEvents", READS),
+    ("taskReceipt", READS),
+    ("taskResult", READS),
+    ("tasks", READS),
     ("topUpChannel", BUYS),
+    ("transfers", READS),
+    ("updateAgent", KEEPS_AGENTS),
+    ("updateProfile", Right::Person),
+    ("users", Right::Admin),
     ("withdrawBid", BIDS),
     ("withdrawCommitment", BIDS),
     ("withdrawEarnings", KEEPS_AGENTS),
+    ("workOffered", LOOKS_FOR_WORK),
+    ("workOffers", LOOKS_FOR_WORK),
 ];
 
-/// Checks that the caller may ask for an operation. What is not in the table is for signed-in persons alone.
+/// The right to a field of a root type. What is not in the table is for signed-in persons alone.
+fn right_to(field: &str) -> Right {
+    RIGHTS.iter().find(|(name, _)| *name == field).map_or(Right::Person, |(_, right)| *right)
+}
+
+/// The scopes that open a field to an API key, for [`requires`].
+pub(super) fn scopes(field: &str) -> Vec<Vec<ApiScope>> {
+    match right_to(field) {
+        Right::Any(lists) => lists.iter().map(|list| list.iter().copied().map(ApiScope::from).collect()).collect(),
+        Right::Person | Right::Arbiter | Right::Admin => Vec::new(),
+    }
+}
+
+/// The role that a field takes, for [`requires`].
+pub(super) fn role(field: &str) -> Option<UserRole> {
+    match right_to(field) {
+        Right::Any(_) | Right::Person => None,
+        Right::Arbiter => Some(UserRole::Arbiter),
+        Right::Admin => Some(UserRole::Admin),
+    }
+}
+
+/// What a caller must bring. Without it the field answers an error, or null where what is private looks like what is not there;
+/// fields that do not have this are for everybody. What you see and do with it is still limited to what is yours.
+#[TypeDirective(location = "FieldDefinition")]
+pub(super) fn requires(
+    #[graphql(
+        desc = "A signed-in session, or an API key with all scopes of one of these lists; empty where no key will do."
+    )]
+    scopes: Vec<Vec<ApiScope>>,
+    #[graphql(desc = "The role that the session must have; null where any will do.")] role: Option<UserRole>,
+) {
+}
+
+/// Checks that the caller may ask for an operation.
 fn may_ask(caller: &Caller, operation: &str) -> Result<()> {
-    let right = RIGHTS.iter().find(|(name, _)| *name == operation).map_or(Right::Person, |(_, right)| *right);
-    match right {
-        Right::Any(scopes) => {
-            let each = scopes.iter().map(|scope| caller.with_scope(*scope).map(|_| ()));
+    match right_to(operation) {
+        Right::Any(lists) => {
+            let each = lists.iter().map(|list| list.iter().try_for_each(|scope| caller.with_scope(*scope).map(|_| ())));
             each.reduce(Result::or).unwrap_or_else(|| caller.in_person().map(|_| ()))
         }
         Right::Person => caller.in_person().map(|_| ()),
@@ -306,6 +371,11 @@ pub(super) use intent;
 
 #[cfg(test)]
 mod tests {
+    use async_graphql::parser::{
+        parse_schema,
+        types::{TypeKind, TypeSystemDefinition},
+    };
+
     use super::*;
 
     #[test]
@@ -322,5 +392,35 @@ mod tests {
             assert!(RIGHTS.iter().any(|(known, _)| known == name), "add {name} to RIGHTS");
         }
         assert!(RIGHTS.windows(2).all(|pair| pair[0].0 < pair[1].0), "keep RIGHTS in order");
+    }
+
+    /// Every field of a root type has the directive of its row, and none has another one.
+    #[test]
+    fn the_schema_shows_every_right_at_its_field() {
+        let document = parse_schema(crate::graphql::sdl()).unwrap();
+        let mut shown = Vec::new();
+        for definition in &document.definitions {
+            let TypeSystemDefinition::Type(of) = definition else { continue };
+            let TypeKind::Object(object) = &of.node.kind else { continue };
+            let is_root = ["Query", "Mutation", "Subscription"].contains(&of.node.name.node.as_str());
+            for field in &object.fields {
+                let name = field.node.name.node.as_str();
+                let expected = requires::apply(scopes(name), role(name)).sdl();
+                let row = is_root && RIGHTS.iter().any(|(known, _)| *known == name);
+                assert_eq!(field.node.directives.len(), usize::from(row), "{name}");
+                if row {
+                    let arguments: Vec<String> = field.node.directives[0]
+                        .node
+                        .arguments
+                        .iter()
+                        .map(|(name, value)| format!("{}: {}", name.node, value.node))
+                        .collect();
+                    assert_eq!(format!("@requires({})", arguments.join(", ")), expected, "{name}");
+                    shown.push(name.to_owned());
+                }
+            }
+        }
+        shown.sort();
+        assert_eq!(shown, RIGHTS.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
     }
 }

@@ -8,7 +8,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use tokio::sync::OnceCell;
 
 use super::{
-    context::{Ask, intent, maybe, once, parse_id, payload},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes},
     error::{Answer, payload},
     event::EventConnection,
     page::{PageArgs, Sort, connection, list_cost},
@@ -701,7 +701,7 @@ pub(super) struct DelegationQuery;
 #[Object]
 impl DelegationQuery {
     /// A delegation by id; null when there is none, or it is not yours.
-    #[graphql(complexity = "1 + child_complexity")]
+    #[graphql(complexity = "1 + child_complexity", directive = requires::apply(scopes("delegation"), role("delegation")))]
     async fn delegation(
         &self,
         ctx: &Context<'_>,
@@ -711,7 +711,7 @@ impl DelegationQuery {
     }
 
     /// Your delegations, newest first; all of them for administrators.
-    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)", directive = requires::apply(scopes("delegations"), role("delegations")))]
     async fn delegations(
         &self,
         ctx: &Context<'_>,
@@ -752,7 +752,7 @@ pub(super) struct DelegationMutation;
 impl DelegationMutation {
     /// Splits a goal over several agents. The plan is checked and the budget held at once; every step is then bought by an auction of
     /// its own as soon as its input is ready, and what is not spent comes back.
-    #[graphql(complexity = "20 + child_complexity")]
+    #[graphql(complexity = "20 + child_complexity", directive = requires::apply(scopes("delegateTask"), role("delegateTask")))]
     async fn delegate_task(
         &self,
         ctx: &Context<'_>,
@@ -776,7 +776,7 @@ impl DelegationMutation {
     }
 
     /// Calls a delegation of yours off: nothing new begins, what agents are at ends first and is paid as usual, the rest comes back.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("cancelDelegation"), role("cancelDelegation")))]
     async fn cancel_delegation(
         &self,
         ctx: &Context<'_>,

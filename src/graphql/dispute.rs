@@ -9,7 +9,7 @@ use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter};
 
 use super::{
     agent::Agent,
-    context::{Ask, intent, maybe, once, parse_id, payload},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes},
     error::{Answer, payload},
     page::{PageArgs, Sort, connection, list_cost},
     scalar::{Credits, DateTime},
@@ -347,7 +347,7 @@ pub(super) struct DisputeQuery;
 #[Object]
 impl DisputeQuery {
     /// A dispute by id; null when there is none, or you may not see it.
-    #[graphql(complexity = "1 + child_complexity")]
+    #[graphql(complexity = "1 + child_complexity", directive = requires::apply(scopes("dispute"), role("dispute")))]
     async fn dispute(
         &self,
         ctx: &Context<'_>,
@@ -357,7 +357,7 @@ impl DisputeQuery {
     }
 
     /// The disputes that you are party to, newest first; all disputes for arbiters and administrators.
-    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)", directive = requires::apply(scopes("disputes"), role("disputes")))]
     async fn disputes(
         &self,
         ctx: &Context<'_>,
@@ -397,7 +397,7 @@ pub(super) struct DisputeMutation;
 impl DisputeMutation {
     /// Opens a dispute about a result that waits for its requester's word, by the requester or by the owner of the agent. The price
     /// stays in escrow until an arbiter rules, or the time for it is over.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("openDispute"), role("openDispute")))]
     async fn open_dispute(
         &self,
         ctx: &Context<'_>,
@@ -412,7 +412,7 @@ impl DisputeMutation {
 
     /// Shows a piece of evidence in a dispute that you are party to, until `evidenceUntil`. A party may show a bounded number of
     /// pieces, each once.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("submitEvidence"), role("submitEvidence")))]
     async fn submit_evidence(
         &self,
         ctx: &Context<'_>,
@@ -428,7 +428,7 @@ impl DisputeMutation {
 
     /// Rules a dispute, which ends it and its task: the agent gets the award, the payer the rest. For arbiters who are no party to
     /// it, once the time for evidence is over or both parties have shown something, and until `rulingUntil`.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("resolveDispute"), role("resolveDispute")))]
     async fn resolve_dispute(
         &self,
         ctx: &Context<'_>,

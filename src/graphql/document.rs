@@ -9,7 +9,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{
     auction::Auction,
-    context::{Ask, maybe, parse_id},
+    context::{Ask, maybe, parse_id, requires, role, scopes},
     error::Answer,
     page::{PageArgs, Sort, connection, list_cost},
     scalar::DateTime,
@@ -176,7 +176,7 @@ impl DocumentQuery {
     }
 
     /// The newest receipt of a task that was awarded; null while it is not settled, and for those who are not party to it.
-    #[graphql(complexity = "2 + child_complexity")]
+    #[graphql(complexity = "2 + child_complexity", directive = requires::apply(scopes("taskReceipt"), role("taskReceipt")))]
     async fn task_receipt(
         &self,
         ctx: &Context<'_>,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_graphql::{Context, Enum, ID, InputObject, Interface, Object, SimpleObject, Subscription};
 use entity::{
     event::{Kind, Model},
-    id::{AgentId, AuctionId, DelegationId, TaskId, UserId},
+    id::{AgentId, AuctionId, DelegationId, TaskId},
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
 
@@ -17,7 +17,7 @@ use super::{
     agent::{Agent, AgentRuntime},
     auction::{Auction, Bid},
     channel::Channel,
-    context::{Ask, answer, maybe, parse_id},
+    context::{Ask, answer, maybe, parse_id, requires, role, scopes},
     delegation::Delegation,
     error::{Answer, Fault, fault},
     page::{DEFAULT_PAGE, MAX_PAGE, PageInfo, list_cost},
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     caller::Scope,
     error::{Error, Result},
-    store::{Cursor, Follow, Line, Store, Topic},
+    store::{Cursor, Follow, Line, Reader, Store, Topic},
     task::rules::is_over,
 };
 
@@ -746,23 +746,9 @@ pub(super) struct MarketEventFilter {
     agent_id: Option<ID>,
 }
 
-/// Who reads the log.
-#[derive(Clone, Copy)]
-struct Reader {
-    viewer: Option<UserId>,
-    admin: bool,
-}
-
-impl Reader {
-    fn of(ctx: &Context<'_>) -> Self {
-        Self { viewer: ctx.viewer(), admin: ctx.caller().is_admin() }
-    }
-
-    /// Whether a line may be shown: it is public, or it names the reader.
-    fn may_see(self, event: &Model) -> bool {
-        let named = self.viewer.is_some() && (event.payer_id == self.viewer || event.owner_id == self.viewer);
-        event.kind.is_public() || named || self.admin
-    }
+/// The caller as a reader of the log.
+fn reader_of(ctx: &Context<'_>) -> Reader {
+    if ctx.caller().is_admin() { Reader::Everything } else { ctx.viewer().map_or(Reader::Anybody, Reader::User) }
 }
 
 /// Whether an auction's stream ends with this event.
@@ -1059,11 +1045,11 @@ pub(super) async fn page(
     if let Some(after) = after {
         ctx.store().keeps(after).await?;
     }
-    let reader = Reader::of(ctx);
-    let shows = |event: &Model| reader.may_see(event) && kinds.is_none_or(|kinds| kinds.contains(&event.kind));
+    let reader = reader_of(ctx);
+    let shows = |event: &Model| kinds.is_none_or(|kinds| kinds.contains(&event.kind));
     let mut page = EventConnection { lines: Vec::new(), more: true, after, end: after };
     for _ in 0..STEPS {
-        let lines = ctx.store().lines(topic, page.end, STEP).await?;
+        let lines = ctx.store().lines_for(reader, topic, page.end, STEP).await?;
         let full = u64::try_from(lines.len()).is_ok_and(|read| read == STEP);
         for line in lines {
             if !shows(&line.event) {
@@ -1122,7 +1108,7 @@ impl EventSubscription {
             if over && has_seen_the_end(ctx.store(), topic, after, ends_auction).await? {
                 return Ok(stream::empty().boxed());
             }
-            let reader = Reader::of(ctx);
+            let reader = reader_of(ctx);
             let shows: Filter = Box::new(move |event| reader.may_see(event));
             Ok(events(follow, shows, ends_auction, ctx.request_id().to_owned()))
         })
@@ -1151,6 +1137,7 @@ impl EventSubscription {
     }
 
     /// What happens to a task that you are party to; ends with it.
+    #[graphql(directive = requires::apply(scopes("taskEvents"), role("taskEvents")))]
     async fn task_events(
         &self,
         ctx: &Context<'_>,
@@ -1166,7 +1153,7 @@ impl EventSubscription {
             if is_over(row.status) && has_seen_the_end(ctx.store(), topic, after, ends_task).await? {
                 return Ok(stream::empty().boxed());
             }
-            let reader = Reader::of(ctx);
+            let reader = reader_of(ctx);
             let shows: Filter = Box::new(move |event| reader.may_see(event));
             Ok(events(follow, shows, ends_task, ctx.request_id().to_owned()))
         })
@@ -1174,6 +1161,7 @@ impl EventSubscription {
     }
 
     /// What happens to a delegation of yours, to its steps and to their tasks; ends with it.
+    #[graphql(directive = requires::apply(scopes("delegationEvents"), role("delegationEvents")))]
     async fn delegation_events(
         &self,
         ctx: &Context<'_>,
@@ -1189,7 +1177,7 @@ impl EventSubscription {
             if row.finished_at.is_some() && has_seen_the_end(ctx.store(), topic, after, ends_delegation).await? {
                 return Ok(stream::empty().boxed());
             }
-            let reader = Reader::of(ctx);
+            let reader = reader_of(ctx);
             let shows: Filter = Box::new(move |event| reader.may_see(event));
             Ok(events(follow, shows, ends_delegation, ctx.request_id().to_owned()))
         })
@@ -1198,6 +1186,7 @@ impl EventSubscription {
 
     /// What moves your credits and your agents' earnings, or decides about them: budgets held, channels, results that wait for a
     /// word, disputes, payouts, refunds, issues and redemptions.
+    #[graphql(directive = requires::apply(scopes("settlementEvents"), role("settlementEvents")))]
     async fn settlement_events(
         &self,
         ctx: &Context<'_>,

@@ -9,7 +9,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{
     agent::Agent,
-    context::{Ask, intent, maybe, once, parse_id, payload},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes},
     error::{Answer, payload},
     page::{MAX_PAGE, PageArgs, Sort, connection, list_cost},
     scalar::{BigInt, Credits, DateTime, Duration, Percentage, Points},
@@ -424,7 +424,7 @@ pub(super) struct ReputationMutation;
 #[Object]
 impl ReputationMutation {
     /// Rates the agent of a completed task that you paid for, once.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("rateAgent"), role("rateAgent")))]
     async fn rate_agent(
         &self,
         ctx: &Context<'_>,

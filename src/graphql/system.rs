@@ -19,7 +19,7 @@ use super::{
     agent::{Agent, AgentModule},
     auction::{Auction, Bid},
     channel::{Channel, Equivocation},
-    context::{Ask, Budget, maybe, parse_id},
+    context::{Ask, Budget, maybe, parse_id, requires, role, scopes},
     delegation::Delegation,
     dispute::{Dispute, Evidence},
     document::SignedDocument,
@@ -460,7 +460,7 @@ impl SystemQuery {
 
     /// Audits the books now: every invariant of the ledger. A violation stops all movements of credits; a full audit without one
     /// lets them go on. For administrators.
-    #[graphql(complexity = "500 + child_complexity")]
+    #[graphql(complexity = "500 + child_complexity", directive = requires::apply(scopes("ledgerAudit"), role("ledgerAudit")))]
     async fn ledger_audit(
         &self,
         ctx: &Context<'_>,

@@ -14,7 +14,7 @@ use super::{
     agent::{Agent, AgentModule, OrderDirection},
     auction::{Auction, AuctionTermsInput, Bid},
     channel::Channel,
-    context::{Ask, intent, maybe, once, parse_id, payload},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes},
     delegation::Delegation,
     dispute::Dispute,
     document::SignedDocument,
@@ -736,13 +736,13 @@ pub(super) struct TaskQuery;
 #[Object]
 impl TaskQuery {
     /// A task by id; null when there is none, or you are not party to it.
-    #[graphql(complexity = "1 + child_complexity")]
+    #[graphql(complexity = "1 + child_complexity", directive = requires::apply(scopes("task"), role("task")))]
     async fn task(&self, ctx: &Context<'_>, #[graphql(desc = "The id, `task_…`.")] id: ID) -> Option<Answer<Task>> {
         maybe(ctx, async { find(ctx, parse_id(&id, "id")?).await }).await
     }
 
     /// What came of a task; null before, and for those who are not party to it.
-    #[graphql(complexity = "2 + child_complexity")]
+    #[graphql(complexity = "2 + child_complexity", directive = requires::apply(scopes("taskResult"), role("taskResult")))]
     async fn task_result(
         &self,
         ctx: &Context<'_>,
@@ -756,7 +756,7 @@ impl TaskQuery {
     }
 
     /// The tasks that you posted or your agents won, newest first; all tasks for administrators.
-    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)", directive = requires::apply(scopes("tasks"), role("tasks")))]
     #[expect(clippy::too_many_arguments, reason = "the four arguments of a list, its filter and its order")]
     async fn tasks(
         &self,
@@ -808,7 +808,7 @@ pub(super) struct TaskMutation;
 impl TaskMutation {
     /// Posts a task and finds its agent by an auction, at once unless `closesIn` gives bidders time. The budget is held;
     /// the winner's price goes to it when its work is accepted, and back to you when it is not.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("executeTask"), role("executeTask")))]
     async fn execute_task(
         &self,
         ctx: &Context<'_>,
@@ -826,7 +826,7 @@ impl TaskMutation {
     }
 
     /// Withdraws a task of yours before an agent won it; the budget comes back.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("cancelTask"), role("cancelTask")))]
     async fn cancel_task(
         &self,
         ctx: &Context<'_>,
@@ -840,7 +840,7 @@ impl TaskMutation {
     }
 
     /// Accepts the result of a task of yours that waits for your word: the agent is paid in full.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("acceptResult"), role("acceptResult")))]
     async fn accept_result(
         &self,
         ctx: &Context<'_>,
@@ -855,7 +855,7 @@ impl TaskMutation {
 
     /// Rejects the result of a task of yours that waits for your word. That opens a dispute: the price stays in escrow until an
     /// arbiter rules how it is shared out, or the time for it is over.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("rejectResult"), role("rejectResult")))]
     async fn reject_result(
         &self,
         ctx: &Context<'_>,

@@ -10,7 +10,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{
     agent::{Agent, AgentConnection},
-    context::{Ask, intent, maybe, once, parse_id, payload, write},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes, write},
     error::{Answer, UserUserError, payload},
     page::{PageArgs, Sort, connection, list_cost},
     scalar::{DateTime, Duration},
@@ -535,7 +535,7 @@ pub(super) struct UserQuery;
 #[Object]
 impl UserQuery {
     /// The user who asks.
-    #[graphql(complexity = "1 + child_complexity")]
+    #[graphql(complexity = "1 + child_complexity", directive = requires::apply(scopes("me"), role("me")))]
     async fn me(&self, ctx: &Context<'_>) -> Option<Answer<User>> {
         maybe(ctx, async { find(ctx, ctx.caller().with_scope(Scope::Read)?).await }).await
     }
@@ -547,7 +547,7 @@ impl UserQuery {
     }
 
     /// All users, newest first. For administrators.
-    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)", directive = requires::apply(scopes("users"), role("users")))]
     async fn users(
         &self,
         ctx: &Context<'_>,
@@ -619,7 +619,7 @@ impl UserMutation {
     }
 
     /// Ends the session that the request belongs to.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("logout"), role("logout")))]
     async fn logout(&self, ctx: &Context<'_>) -> Option<Answer<LogoutPayload>> {
         payload(ctx, async {
             ctx.caller().in_person()?;
@@ -632,7 +632,7 @@ impl UserMutation {
     }
 
     /// Changes what others see of you.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("updateProfile"), role("updateProfile")))]
     async fn update_profile(
         &self,
         ctx: &Context<'_>,
@@ -645,7 +645,7 @@ impl UserMutation {
     }
 
     /// Changes the password and ends all other sessions.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("changePassword"), role("changePassword")))]
     async fn change_password(
         &self,
         ctx: &Context<'_>,
@@ -660,7 +660,7 @@ impl UserMutation {
     }
 
     /// Makes a credential for a program. Only a signed-in person may.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("createApiKey"), role("createApiKey")))]
     async fn create_api_key(
         &self,
         ctx: &Context<'_>,
@@ -687,7 +687,7 @@ impl UserMutation {
     }
 
     /// Ends a key at once. Only a signed-in person may.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("revokeApiKey"), role("revokeApiKey")))]
     async fn revoke_api_key(
         &self,
         ctx: &Context<'_>,

@@ -14,7 +14,7 @@ use sea_orm::{
 use super::{
     agent::Agent,
     channel::Channel,
-    context::{Ask, intent, maybe, once, parse_id, payload},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes},
     error::{Answer, payload},
     page::{PageArgs, Sort, connection, list_cost},
     scalar::{BigInt, Credits, DateTime, SignedCredits},
@@ -623,7 +623,7 @@ pub(super) struct WalletQuery;
 #[Object]
 impl WalletQuery {
     /// The movements of your credits and your agents' earnings, newest first; all movements for administrators.
-    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)", directive = requires::apply(scopes("transfers"), role("transfers")))]
     async fn transfers(
         &self,
         ctx: &Context<'_>,
@@ -655,7 +655,7 @@ pub(super) struct WalletMutation;
 #[Object]
 impl WalletMutation {
     /// Brings credits into a wallet from outside, against an external reference. For administrators; the only source of credits.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("issueCredits"), role("issueCredits")))]
     async fn issue_credits(
         &self,
         ctx: &Context<'_>,
@@ -671,7 +671,7 @@ impl WalletMutation {
     }
 
     /// Takes credits out of a wallet to the outside, against an external reference. For administrators; the only sink of credits.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("redeemCredits"), role("redeemCredits")))]
     async fn redeem_credits(
         &self,
         ctx: &Context<'_>,
@@ -687,7 +687,7 @@ impl WalletMutation {
     }
 
     /// Moves what an agent of yours earned into your wallet.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("withdrawEarnings"), role("withdrawEarnings")))]
     async fn withdraw_earnings(
         &self,
         ctx: &Context<'_>,

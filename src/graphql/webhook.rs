@@ -6,7 +6,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{
     agent::Agent,
-    context::{Ask, intent, maybe, once, parse_id, payload},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes},
     error::{AgentUserError, Answer},
     page::{PageArgs, Sort, connection, list_cost},
     scalar::DateTime,
@@ -208,7 +208,7 @@ pub(super) struct WebhookMutation;
 impl WebhookMutation {
     /// Says where an outside agent of yours is told of work, by messages of Standard Webhooks. The first address comes with the
     /// secret that they are signed with.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("setWebhook"), role("setWebhook")))]
     async fn set_webhook(
         &self,
         ctx: &Context<'_>,

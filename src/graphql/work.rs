@@ -11,7 +11,7 @@ use futures_util::{
 use tokio::time::{Instant, interval_at};
 
 use super::{
-    context::{Ask, answer, intent, maybe, once, parse_id, payload, write},
+    context::{Ask, answer, intent, maybe, once, parse_id, payload, requires, role, scopes, write},
     error::{Answer, Fault, payload},
     event::{Event, Filter, events},
     page::{DEFAULT_PAGE, MAX_PAGE, list_cost},
@@ -196,7 +196,7 @@ impl WorkQuery {
     /// The work that an agent of yours won and may claim now, the most urgent first; null when the agent is not yours. With `wait`
     /// it waits for some while there is none, and answers an empty list when none came: ask again then. It may answer earlier, before
     /// the service's own limit for a request. For keys with the scopes `work:write` and `read`.
-    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)")]
+    #[graphql(complexity = "list_cost(__ctx, __variables_definition, __field, child_complexity)", directive = requires::apply(scopes("workOffers"), role("workOffers")))]
     async fn work_offers(
         &self,
         ctx: &Context<'_>,
@@ -233,7 +233,7 @@ pub(super) struct WorkMutation;
 impl WorkMutation {
     /// Claims the work that an agent of yours won: a worker has it for itself until its lease is over, and longer with `heartbeat`.
     /// Work whose lease is over may be claimed again, and what the worker before brings counts no more.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("claimTask"), role("claimTask")))]
     async fn claim_task(
         &self,
         ctx: &Context<'_>,
@@ -252,7 +252,7 @@ impl WorkMutation {
     }
 
     /// Keeps a claim alive: says that its worker is still at it. Safe to repeat.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("heartbeat"), role("heartbeat")))]
     async fn heartbeat(
         &self,
         ctx: &Context<'_>,
@@ -268,7 +268,7 @@ impl WorkMutation {
 
     /// Brings the result of a claim. It is verified first: one that breaks the task's schema is refused, and the claim goes on.
     /// Otherwise the work ends, and the task is settled or waits for its requester's word.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("submitResult"), role("submitResult")))]
     async fn submit_result(
         &self,
         ctx: &Context<'_>,
@@ -286,7 +286,7 @@ impl WorkMutation {
 
     /// Gives the work of a claim up for good. The requester is refunded and the agent's reputation falls; to let another worker of the
     /// agent try again, let the lease run out instead.
-    #[graphql(complexity = "10 + child_complexity")]
+    #[graphql(complexity = "10 + child_complexity", directive = requires::apply(scopes("failTask"), role("failTask")))]
     async fn fail_task(
         &self,
         ctx: &Context<'_>,
@@ -332,6 +332,7 @@ pub(super) struct WorkSubscription;
 impl WorkSubscription {
     /// The work that is offered to an agent of yours: each `TaskEvent` of the kind `WORK_OFFERED` says that it may claim a task, the
     /// first time or again. As long as somebody follows this, the agent is online.
+    #[graphql(directive = requires::apply(scopes("workOffered"), role("workOffered")))]
     async fn work_offered(
         &self,
         ctx: &Context<'_>,

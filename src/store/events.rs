@@ -160,23 +160,65 @@ impl Topic {
 
     /// The condition of the topic in SQL, with its values appended to `values`.
     fn condition(self, values: &mut Vec<Value>, backend: DbBackend) -> String {
-        let mut bind = |uuid: uuid::Uuid| {
-            values.push(uuid.into());
-            placeholder(backend, values.len())
-        };
+        let mut bind = |uuid: uuid::Uuid| bound(uuid, values, backend);
         match self {
             Self::Auction(id) => format!("auction_id = {}", bind(id.uuid())),
             Self::Task(id) => format!("task_id = {}", bind(id.uuid())),
             Self::Delegation(id) => format!("delegation_id = {}", bind(id.uuid())),
             Self::Agent(id) => format!("agent_id = {}", bind(id.uuid())),
             Self::User(id) => format!("(payer_id = {} OR owner_id = {})", bind(id.uuid()), bind(id.uuid())),
-            Self::Market => {
-                let public: Vec<String> =
-                    Kind::iter().filter(|kind| kind.is_public()).map(|kind| format!("'{}'", kind.name())).collect();
-                format!("kind IN ({})", public.join(", "))
-            }
+            Self::Market => is_public(),
         }
     }
+}
+
+/// Who reads the log: a line is shown to whom it names, or to everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Nobody in particular, who sees what is public.
+    Anybody,
+    /// A user, who sees what is public, and what names them as payer or as the agent's owner.
+    User(UserId),
+    /// Whoever sees all of it.
+    Everything,
+}
+
+impl Reader {
+    /// Whether a line may be shown.
+    #[must_use]
+    pub fn may_see(self, event: &event::Model) -> bool {
+        event.kind.is_public()
+            || match self {
+                Self::Anybody => false,
+                Self::User(id) => event.payer_id == Some(id) || event.owner_id == Some(id),
+                Self::Everything => true,
+            }
+    }
+
+    /// The same in SQL, with its values appended to `values`; nothing where all may be shown.
+    fn condition(self, values: &mut Vec<Value>, backend: DbBackend) -> Option<String> {
+        match self {
+            Self::Anybody => Some(is_public()),
+            Self::User(id) => {
+                let named = Topic::User(id).condition(values, backend);
+                Some(format!("({} OR {named})", is_public()))
+            }
+            Self::Everything => None,
+        }
+    }
+}
+
+/// The condition in SQL that a line is public.
+fn is_public() -> String {
+    let public: Vec<String> =
+        Kind::iter().filter(|kind| kind.is_public()).map(|kind| format!("'{}'", kind.name())).collect();
+    format!("kind IN ({})", public.join(", "))
+}
+
+/// The placeholder of a value that is appended to `values`.
+fn bound(uuid: uuid::Uuid, values: &mut Vec<Value>, backend: DbBackend) -> String {
+    values.push(uuid.into());
+    placeholder(backend, values.len())
 }
 
 /// The column that orders the log.
@@ -313,12 +355,29 @@ impl Store {
     /// Reads the log: lines of a topic, or all, behind `after`, oldest first, `limit` at most. Whatever was committed before the
     /// call is there.
     pub async fn lines(&self, topic: Option<Topic>, after: Option<Cursor>, limit: u64) -> Result<Vec<Line>> {
+        self.lines_for(Reader::Everything, topic, after, limit).await
+    }
+
+    /// The same for one reader: what may not be shown to them is not read either.
+    pub async fn lines_for(
+        &self,
+        reader: Reader,
+        topic: Option<Topic>,
+        after: Option<Cursor>,
+        limit: u64,
+    ) -> Result<Vec<Line>> {
         self.give_places().await?;
-        self.placed_lines(topic, after, limit).await
+        self.placed_lines(reader, topic, after, limit).await
     }
 
     /// Reads the lines that have their place.
-    async fn placed_lines(&self, topic: Option<Topic>, after: Option<Cursor>, limit: u64) -> Result<Vec<Line>> {
+    async fn placed_lines(
+        &self,
+        reader: Reader,
+        topic: Option<Topic>,
+        after: Option<Cursor>,
+        limit: u64,
+    ) -> Result<Vec<Line>> {
         let backend = self.0.backend;
         let place = place_column(backend);
         let mut values: Vec<Value> = vec![after.unwrap_or_default().0.into()];
@@ -326,6 +385,7 @@ impl Store {
         if let Some(topic) = topic {
             conditions.push(topic.condition(&mut values, backend));
         }
+        conditions.extend(reader.condition(&mut values, backend));
         let sql = format!(
             "SELECT {place} AS place, id, kind, auction_id, task_id, channel_id, delegation_id, agent_id, payer_id, owner_id, \
              actor_id, payload, occurred_at FROM events WHERE {} ORDER BY {place} LIMIT {limit}",
@@ -418,7 +478,7 @@ impl Store {
         self.give_places().await?;
         loop {
             let position = self.0.hub.state().position;
-            let lines = self.placed_lines(None, Some(position), PAGE).await?;
+            let lines = self.placed_lines(Reader::Everything, None, Some(position), PAGE).await?;
             if lines.is_empty() {
                 return Ok(());
             }

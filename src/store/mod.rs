@@ -41,7 +41,7 @@ use sqlx::{
 };
 
 pub use clock::{Clock, Entropy};
-pub use events::{Cursor, Event, Follow, InvalidCursor, Line, Topic};
+pub use events::{Cursor, Event, Follow, InvalidCursor, Line, Reader, Topic};
 pub use failpoint::failpoint;
 pub use identity::Instance;
 pub use once::{Answer, Once, OnceRefused};

@@ -225,18 +225,40 @@ fn complete_error(error: &mut ServerError, unexecuted: bool, request_id: &str) {
             let too_much = error.message.starts_with("Query is ") || error.message.contains("recursion depth");
             return if too_much { code::LIMIT } else { code::INVALID }.to_owned();
         }
-        // These two come from reading arguments; whatever else has no code was not meant for callers.
-        if error.message.starts_with("Failed to parse \"") || error.message.starts_with("Invalid value for ") {
+        // These come from reading arguments; whatever else has no code was not meant for callers.
+        let of_arguments = ["Failed to parse \"", "Invalid value for ", "Expected input type \""];
+        if of_arguments.iter().any(|start| error.message.starts_with(start)) {
             return code::BAD_USER_INPUT.to_owned();
         }
         tracing::error!(request_id, message = error.message, "a resolver failed without a code");
         INTERNAL_MESSAGE.clone_into(&mut error.message);
         code::INTERNAL.to_owned()
     });
+    error.message = without_values(std::mem::take(&mut error.message));
     let extensions = error.extensions.get_or_insert_with(ErrorExtensionValues::default);
     extensions.set("retryable", retryable(&code));
     extensions.set("requestId", request_id);
     extensions.set("code", code);
+}
+
+/// A message without the value that did not fit: it may be a password that was put in the wrong place, and answers are kept by
+/// proxies and in the logs of clients.
+fn without_values(mut message: String) -> String {
+    if let Some(at) = message.find("Expected input type \"").and_then(|start| find_after(&message, start, "\", found "))
+    {
+        message.truncate(at);
+        message.push_str("\".");
+    }
+    if let Some(at) = find_after(&message, 0, "does not contain the value \"") {
+        message.truncate(at);
+        message.push_str("does not contain the value given");
+    }
+    message
+}
+
+/// Where `part` stands in a text behind `start`.
+fn find_after(text: &str, start: usize, part: &str) -> Option<usize> {
+    text.get(start..).and_then(|rest| rest.find(part)).map(|at| start.saturating_add(at))
 }
 
 #[cfg(test)]
@@ -280,6 +302,27 @@ mod tests {
         assert!(!fault.entry("r1").to_string().contains("hunter2"));
         let argument = completed(vec![at_field(ServerError::new("Failed to parse \"Credits\": no", None))]);
         assert_eq!(argument[0]["extensions"]["code"], "BAD_USER_INPUT");
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_not_repeated() {
+        for (message, said) in [
+            ("Expected input type \"LoginInput\", found \"hunter2\".", "Expected input type \"LoginInput\"."),
+            (
+                "Failed to parse \"LoginInput\": Expected input type \"String\", found [\"hunter2\"]. (occurred while parsing)",
+                "Failed to parse \"LoginInput\": Expected input type \"String\".",
+            ),
+            (
+                "Invalid value for argument \"x\", enumeration type \"E\" does not contain the value \"hunter2\"",
+                "Invalid value for argument \"x\", enumeration type \"E\" does not contain the value given",
+            ),
+        ] {
+            let answer = completed(vec![at_field(ServerError::new(message, None))]);
+            assert_eq!(
+                (&answer[0]["message"], &answer[0]["extensions"]["code"]),
+                (&json!(said), &json!("BAD_USER_INPUT"))
+            );
+        }
     }
 
     #[test]

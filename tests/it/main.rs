@@ -51,6 +51,8 @@ mod idempotency;
 #[cfg(test)]
 mod ledger;
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod meter;
 #[cfg(test)]
 mod metrics;
@@ -64,6 +66,8 @@ mod permission;
 mod race;
 #[cfg(test)]
 mod reputation;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod sse;
 #[cfg(test)]

@@ -32,7 +32,7 @@ const ECHO: &str = r#"(module
 
 /// What comes.
 #[derive(Clone, Debug, PartialEq)]
-enum Answer {
+pub enum Answer {
     /// A value, or a mutation that was done, or an event.
     Yes,
     /// Null without an error.
@@ -59,7 +59,7 @@ impl fmt::Display for Answer {
 
 /// Whose affair it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Party {
+pub enum Party {
     Payer,
     Owner,
     /// Whoever asks, about themselves.
@@ -79,20 +79,20 @@ impl fmt::Display for Party {
     }
 }
 
-struct Row {
-    on: &'static str,
-    field: &'static str,
+pub struct Row {
+    pub on: &'static str,
+    pub field: &'static str,
     /// What is special about this row, in words.
-    note: &'static str,
-    party: Party,
-    document: String,
-    variables: Value,
+    pub note: &'static str,
+    pub party: Party,
+    pub document: String,
+    pub variables: Value,
     /// Where the answer to judge is.
-    at: String,
+    pub at: String,
     /// Anonymous, stranger, party, arbiter, admin.
-    expected: [Answer; 5],
+    pub expected: [Answer; 5],
     /// Whether a stranger must not learn that the subject is there.
-    private: bool,
+    pub private: bool,
 }
 
 const ROLES: [&str; 5] = ["anonymous", "stranger", "party", "arbiter", "admin"];
@@ -255,7 +255,7 @@ impl Row {
     }
 }
 
-fn posted(more: &Value) -> Value {
+pub fn posted(more: &Value) -> Value {
     let mut input = json!({
         "title": "Some work", "capabilities": ["echo"], "input": "secret", "budget": "5", "idempotencyKey": "$key",
     });
@@ -264,7 +264,7 @@ fn posted(more: &Value) -> Value {
 }
 
 /// The table. Words that begin with `$` are things of the cast.
-fn rows() -> Vec<Row> {
+pub fn rows() -> Vec<Row> {
     use Party::{Nobody, Owner, Payer, Self_};
     let a_bid = json!({ "auctionId": "$bidding", "agentId": "$bidder", "price": "3", "idempotencyKey": "$key" });
     let user = "{ user(id: \"$payer\") { id email status lastLoginAt wallet { available } apiKeys { nodes { id } } sessions { nodes { id } } } }";
@@ -328,6 +328,9 @@ fn rows() -> Vec<Row> {
         )
         .note("of a task and its channel")
         .private(),
+        query("node", "(id: \"$agent\")", "{ id }", Nobody, everybody(&yes())).note("of an agent"),
+        query("nodes", "(ids: [\"$agent\", \"$auction\"])", "{ id }", Nobody, everybody(&yes()))
+            .note("of an agent and an auction"),
         query("serviceInfo", "", "{ version }", Nobody, everybody(&yes())),
         query(
             "workOffers",
@@ -621,20 +624,24 @@ fn rows() -> Vec<Row> {
 }
 
 /// The people and things of the story.
-struct Cast {
-    world: World,
-    payer: Client,
-    owner: Client,
-    stranger: Client,
-    arbiter: Client,
-    admin: Client,
-    things: BTreeMap<&'static str, String>,
+pub struct Cast {
+    pub world: World,
+    pub payer: Client,
+    pub owner: Client,
+    pub stranger: Client,
+    pub arbiter: Client,
+    pub admin: Client,
+    pub things: BTreeMap<&'static str, String>,
     unknown: BTreeMap<&'static str, String>,
 }
 
 impl Cast {
     async fn gather() -> Self {
-        let world = World::start().await;
+        Self::gather_in(World::start().await).await
+    }
+
+    /// The cast in a world that may be configured in another way.
+    pub async fn gather_in(world: World) -> Self {
         let (payer, owner, stranger) =
             (world.user("payer").await, world.user("owner").await, world.user("stranger").await);
         let (arbiter, admin) = (world.of_role("arbiter", Role::Arbiter).await, world.admin().await);
@@ -841,7 +848,7 @@ impl Cast {
         self.owner.done("revealBid", document, json!({ "input": input })).await;
     }
 
-    fn know(&mut self, name: &'static str, id: String) {
+    pub fn know(&mut self, name: &'static str, id: String) {
         let nobody = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
         let unknown = match id.split('_').next().unwrap() {
             "user" => UserId::from_uuid(nobody).to_string(),
@@ -866,7 +873,7 @@ impl Cast {
     }
 
     /// Does a mutation of the payer's.
-    async fn make(&self, field: &str, name: &str, selection: &str, input: Value) -> Value {
+    pub async fn make(&self, field: &str, name: &str, selection: &str, input: Value) -> Value {
         let document = format!(
             "mutation($input: {name}Input!) {{ {field}(input: $input) {{ {selection} userErrors {{ code }} }} }}"
         );
@@ -874,7 +881,7 @@ impl Cast {
         self.payer.done(field, &document, input).await
     }
 
-    fn person(&self, role: usize, party: Party) -> Client {
+    pub fn person(&self, role: usize, party: Party) -> Client {
         match role {
             0 => self.world.anonymous(),
             1 => self.stranger.clone(),
@@ -885,7 +892,7 @@ impl Cast {
         }
     }
 
-    async fn ask(&self, row: &Row, client: &Client, things: &BTreeMap<&'static str, String>) -> Answer {
+    pub async fn ask(&self, row: &Row, client: &Client, things: &BTreeMap<&'static str, String>) -> Answer {
         let key = fresh_key();
         let document = filled(&row.document, things, &key);
         let variables = fill(&row.variables, things, &key);
@@ -931,7 +938,7 @@ fn judge(row: &Row, reply: &Reply) -> Answer {
 }
 
 /// The text with the things in the place of their names.
-fn filled(text: &str, things: &BTreeMap<&'static str, String>, key: &str) -> String {
+pub fn filled(text: &str, things: &BTreeMap<&'static str, String>, key: &str) -> String {
     let mut text = text.replace("\"$key\"", &format!("\"{key}\""));
     // Longer names first: `$sealedBid` is not `$sealed`.
     for (name, id) in things.iter().rev() {
@@ -940,7 +947,7 @@ fn filled(text: &str, things: &BTreeMap<&'static str, String>, key: &str) -> Str
     text
 }
 
-fn fill(value: &Value, things: &BTreeMap<&'static str, String>, key: &str) -> Value {
+pub fn fill(value: &Value, things: &BTreeMap<&'static str, String>, key: &str) -> Value {
     let text = value.to_string().replace("$key", key);
     serde_json::from_str(&filled(&text, things, key)).unwrap()
 }
