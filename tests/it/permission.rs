@@ -828,7 +828,7 @@ impl Cast {
         for name in ["committing", "taking", "veiled", "revealing", "revealed"] {
             let closes_in = if name.starts_with("reveal") { "PT1S" } else { "PT1H" };
             let input = posted(&json!({ "capabilities": ["solo"], "budget": "4", "closesIn": closes_in,
-                "visibility": "COMMIT_REVEAL", "revealWindow": "PT1H", "bidBond": "0.5" }));
+                "visibility": "COMMIT_REVEAL", "revealWindow": "PT1H", "bidBond": "0.5", "reservePrice": "4" }));
             let made = self.make("createAuction", "CreateAuction", "auction { id }", input).await;
             let auction = made["auction"]["id"].as_str().unwrap().to_owned();
             if name != "committing" {
