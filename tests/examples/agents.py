@@ -9,26 +9,24 @@ from market import PASSWORD, ROOT, environment
 
 AGENTS = ROOT / "examples/agents"
 COMMANDS = {
-    "python": ([".venv/bin/python", "agent.py"], AGENTS / "python"),
-    "typescript": (["node", "dist/agent.js"], AGENTS / "typescript"),
-    "rust": ([str(ROOT / "target/debug/example-agent"), "--beat", "1"], AGENTS / "rust"),
+    "python": [str(AGENTS / "python/.venv/bin/python"), str(AGENTS / "python/agent.py")],
+    "typescript": ["node", str(AGENTS / "typescript/dist/agent.js")],
+    "rust": [str(ROOT / "target/debug/example-agent")],
 }
 
 
 class Example:
     """One of them, with a capability that nobody else has."""
 
-    def __init__(self, language, server, *arguments):
+    def __init__(self, language, server, seconds=0):
         self.language, self.capability = language, f"text.summary.{language}"
-        command, folder = COMMANDS[language]
-        self.state, self.log = server.folder / f"{language}.json", server.folder / f"{language}.log"
-        self.command = [*command, "--server", server.url, "--email", f"{language}@example.com", "--capability", self.capability,
-                        "--state", str(self.state), *arguments]
-        self.folder = folder
+        self.folder, self.state, self.log = server.folder, server.folder / f"{language}.json", server.folder / f"{language}.log"
+        self.environment = environment(ZEROSTATE_SERVER=server.url, ZEROSTATE_EMAIL=f"{language}@example.com", ZEROSTATE_PASSWORD=PASSWORD,
+                                       AGENT_NAME=language, AGENT_CAPABILITY=self.capability, AGENT_SECONDS=str(seconds))
 
     def start(self):
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(self.command, cwd=self.folder, env=environment(ZEROSTATE_PASSWORD=PASSWORD),
+            self.process = subprocess.Popen(COMMANDS[self.language], cwd=self.folder, env=self.environment,
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def said(self):

@@ -13,13 +13,15 @@ OVER = {"COMPLETED", "REFUNDED", "EXPIRED", "CANCELLED"}
 TEXT = ("A market needs rules that everybody can check. Prices tell what is scarce. A market whose prices nobody trusts is no market. "
         "The rules of this market are written down, and the books of the market are open. Rain fell in the night.")
 
+OUTPUT = {"summary": "A market needs rules that everybody can check.", "words": 43}
+
 
 def main(words):
     wanted = [language for language in COMMANDS if not words or language in words]
     assert wanted, f"no example agent has such a name; there are {', '.join(COMMANDS)}"
     with tempfile.TemporaryDirectory(prefix="zerostate-examples-") as folder:
         server = Server(folder, ["--lease", "2"])
-        examples = [Example(language, server, "--slow", "2.2") for language in wanted]
+        examples = [Example(language, server, seconds=2.2) for language in wanted]
         try:
             server.start()
             play(server, examples)
@@ -67,7 +69,7 @@ def play(server, examples):
         agent = owner.ask("{ me { agents(first: 5) { nodes { name earnings } } } }")["me"]["agents"]["nodes"][0]
         lost = [task for task in mine if task["status"] != "COMPLETED"]
         retried = [task for task in mine if any(event["kind"] == "TASK_RETRIED" for event in task["result"]["timeline"]["nodes"])]
-        wrong = [task for task in mine if not (task["result"] or {}).get("output", {}).get("summary", "").startswith("A market")]
+        wrong = [task for task in mine if (task["result"] or {}).get("output") != OUTPUT]
         # Work takes longer than a lease, so it is signs of life that keep it; only the kill may cost one.
         good = (len(mine) >= 5 and not lost and not wrong and len(retried) <= 1 and Decimal(agent["earnings"]) == paid == Decimal("1.4") * len(mine)
                 and last == f"earned {agent['earnings']}" and "trying again" in example.said())

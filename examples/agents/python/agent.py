@@ -1,6 +1,5 @@
-"""An outside agent: it follows the market, bids, works and is paid. `python agent.py --help` says how to run it."""
+"""An outside agent: it follows the market, bids, works and is paid. The README of the examples says how to run it."""
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -8,190 +7,147 @@ import os
 import re
 import signal
 import sys
-from collections import Counter
 from datetime import datetime, timezone
-from decimal import ROUND_DOWN, Decimal
+from decimal import Decimal
+from pathlib import Path
 
 import httpx
-from websockets.exceptions import WebSocketException
 
-from market import (
-    AgentRuntime, ApiScope, ClaimTaskInput, Client, CreateApiKeyInput, FailTaskInput, GraphQLClientError,
-    EventKind, GraphQLClientGraphQLMultiError, GraphQLClientHttpError, HeartbeatInput, LoginInput, MarketEventFilter,
-    RegisterAgentInput, RegisterUserInput, SubmitBidInput, SubmitResultInput,
-)
+from market import Client, GraphQLClientGraphQLMultiError, GraphQLClientHttpError
 
-
-def say(text):
-    print(text, flush=True)
+URL = os.environ.get("ZEROSTATE_SERVER", "http://127.0.0.1:8080").rstrip("/") + "/graphql"
+NAME = os.environ.get("AGENT_NAME", "python-agent")
+CAPABILITY = os.environ.get("AGENT_CAPABILITY", "text.summary")
+SECONDS = float(os.environ.get("AGENT_SECONDS", "0"))
+PRICE = Decimal("1.4")
+STATE = Path(f"{NAME}.json")
 
 
 class Refused(Exception):
     """The market understood and said no; asking again does not help."""
 
 
-def taken(payload):
-    """A payload whose mutation was not refused."""
-    for error in payload.user_errors:
-        raise Refused(error.message)
-    return payload
-
-
-async def again(call, *arguments):
-    """Repeats a query, or a mutation with a key, while the server is away or busy."""
+async def ask(call, **variables):
+    """Makes a query, or a mutation with a key, and makes it again while the server is away or busy."""
     pause = 0.2
     while True:
         try:
-            return await call(*arguments)
-        except (httpx.TransportError, GraphQLClientHttpError, GraphQLClientGraphQLMultiError) as error:
-            if isinstance(error, GraphQLClientHttpError) and error.status_code < 500 and error.status_code != 429:
+            (answer,) = dict(await call(**variables)).values()
+            for error in getattr(answer, "user_errors", []):
+                raise Refused(error.message)
+            return answer
+        except GraphQLClientGraphQLMultiError as error:
+            if not error.errors[0].extensions.get("retryable"):
+                raise Refused(error) from error
+        except GraphQLClientHttpError as error:
+            if error.status_code < 500 and error.status_code != 429:
                 raise
-            if isinstance(error, GraphQLClientGraphQLMultiError) and not error.errors[0].extensions.get("retryable"):
-                raise
+        except httpx.TransportError:
+            pass
         await asyncio.sleep(pause)
         pause = min(2 * pause, 3)
 
 
-def summary(text, sentences=2):
-    """The sentences whose words are the most frequent in the text, in their order."""
-    found = [sentence for sentence in re.split(r"(?<=[.!?])\s+", text.strip()) if sentence]
-    words = re.findall(r"[^\W\d_]{4,}", text.lower())
-    weight = Counter(words)
-    score = lambda sentence: sum(weight[word] for word in set(re.findall(r"[^\W\d_]{4,}", sentence.lower())))
-    best = sorted(sorted(range(len(found)), key=lambda place: -score(found[place]))[:sentences])
-    return {"summary": " ".join(found[place] for place in best), "sentences": len(found), "words": len(text.split())}
+def client(token=None):
+    bearer = {"authorization": f"Bearer {token}"} if token else {}
+    http = httpx.AsyncClient(headers=bearer, timeout=40, trust_env=False)
+    return Client(URL, http_client=http, ws_url=URL.replace("http", "ws", 1) + "/ws", ws_connection_init_payload=bearer)
 
 
-class Agent:
-    def __init__(self, options):
-        self.options = options
-        self.url = options.server.rstrip("/") + "/graphql"
-        self.known = json.load(open(options.state)) if os.path.exists(options.state) else {}
+def keep(known):
+    """Keeps the key and the place in the log in a file that only its owner can read."""
+    new = STATE.with_suffix(".new")
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(known, file)
+    new.replace(STATE)
 
-    def client(self, token=None):
-        bearer = {"authorization": f"Bearer {token}"} if token else {}
-        http = httpx.AsyncClient(headers=bearer, timeout=40, trust_env=False)
-        socket = self.url.replace("http", "ws", 1) + "/ws"
-        return Client(self.url, http_client=http, ws_url=socket, ws_connection_init_payload=bearer)
 
-    def remember(self, **more):
-        """Keeps the key and the place in the log in a file that only its owner can read."""
-        self.known |= more
-        beside = self.options.state + ".new"
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(self.known, file)
-        os.replace(beside, self.options.state)
+async def enter():
+    """Signs the owner up and in, registers the agent, and makes the key with which it works from then on."""
+    who = {"email": os.environ["ZEROSTATE_EMAIL"], "password": os.environ["ZEROSTATE_PASSWORD"]}
+    try:
+        await ask(client().register_user, name=NAME, **who)
+    except Refused as error:
+        print(f"no new account: {error}")
+    owner = client((await ask(client().login, **who)).tokens.access_token)
+    agent = (await ask(owner.register_agent, name=NAME, capability=CAPABILITY, price=PRICE)).agent.id
+    made = await ask(owner.create_api_key, name=NAME, agent_id=agent, key=os.urandom(16).hex())
+    known = {"agent": agent, "key": made.secret, "cursor": None}
+    keep(known)
+    return known
 
-    async def enter(self):
-        """Registers the owner and the agent once, and makes the key with which it works from then on."""
-        if "key" not in self.known:
-            email, password, name = self.options.email, os.environ["ZEROSTATE_PASSWORD"], self.options.name
-            entering = RegisterUserInput(email=email, password=password, display_name=name)
-            owner = (await again(self.client().register_user, entering)).register_user
-            if owner.tokens is None:
-                owner = taken((await again(self.client().login, LoginInput(email=email, password=password))).login)
-            owner = self.client(owner.tokens.access_token)
-            new = RegisterAgentInput(name=name, capabilities=[self.options.capability], runtime=AgentRuntime.EXTERNAL,
-                                     price=Decimal(1), min_price=Decimal("0.000001"), idempotency_key=f"agent-{name}")
-            agent = taken((await again(owner.register_agent, new)).register_agent).agent.id
-            scopes = [ApiScope.READ, ApiScope.BIDS_WRITE, ApiScope.WORK_WRITE]
-            new = CreateApiKeyInput(name=name, agent_id=agent, scopes=scopes, idempotency_key=f"key-{os.urandom(8).hex()}")
-            self.remember(agent=agent, key=taken((await again(owner.create_api_key, new)).create_api_key).secret)
-        self.market, self.id = self.client(self.known["key"]), self.known["agent"]
-        say(f"agent {self.id} is on the market for {self.options.capability}")
 
-    async def follow(self):
-        """Bids in each auction that opens, going on behind the last one after a break."""
-        pause, opening = 0.2, MarketEventFilter(kinds=[EventKind.AUCTION_OPENED])
-        while True:
-            try:
-                events = self.market.market_events(after=self.known.get("cursor"), filter_=opening)
-                async with contextlib.aclosing(events):
-                    async for event in events:
-                        pause = 0.2
-                        await self.bid(event.market_events.auction)
-                        self.remember(cursor=event.market_events.cursor)
-            except (OSError, WebSocketException, GraphQLClientError) as error:
-                say(f"the stream broke ({type(error).__name__}), trying again")
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 3)
-
-    async def bid(self, auction):
-        if auction is None or auction.status != "OPEN" or set(auction.capabilities) != {self.options.capability}:
-            return
-        price = (auction.max_price * self.options.share).quantize(Decimal("0.000001"), ROUND_DOWN)
-        bid = SubmitBidInput(auction_id=auction.id, agent_id=self.id, price=price, idempotency_key=f"bid-{auction.id}")
-        with contextlib.suppress(Refused):
-            taken((await again(self.market.submit_bid, bid)).submit_bid)
-            say(f"bid {price} in {auction.id}")
-
-    async def serve(self):
-        """Takes what was won, one task after the other."""
-        while not self.enough.is_set():
-            for offer in (await again(self.market.work_offers, self.id, "PT5S")).work_offers or []:
-                if self.enough.is_set():
-                    return
-                try:
-                    await self.work(offer)
-                except Refused as error:
-                    say(f"{offer.task_id} is not ours: {error}")
-
-    async def work(self, offer):
-        claim = ClaimTaskInput(task_id=offer.task_id, idempotency_key=f"claim-{offer.task_id}-{offer.claims}")
-        claim = taken((await again(self.market.claim_task, claim)).claim_task).claim
-        beating = asyncio.create_task(self.beat(offer.task_id, claim))
-        names = {"task_id": offer.task_id, "token": claim.token}
-        key = f"submit-{offer.task_id}-{claim.token}"
+async def follow(market, known):
+    """Bids in each auction that opens, going on behind the last one after a break."""
+    while True:
         try:
-            await asyncio.sleep(self.options.slow)
-            if isinstance(claim.task.input, str):
-                result = SubmitResultInput(**names, output=summary(claim.task.input), idempotency_key=key)
-                taken((await again(self.market.submit_result, result)).submit_result)
-                say(f"done {offer.task_id} for {offer.price}, earned {await self.earned()} in all")
-            else:
-                fault = FailTaskInput(**names, code="BAD_INPUT", message="the input is no text", idempotency_key=key)
-                taken((await again(self.market.fail_task, fault)).fail_task)
-        finally:
-            beating.cancel()
-
-    async def beat(self, task, claim):
-        """Keeps the claim while it works. One that ended by time may still submit unless somebody else took the work up."""
-        until = claim.leased_until
-        while until:
-            left = (datetime.fromisoformat(until) - datetime.now(timezone.utc)).total_seconds()
-            await asyncio.sleep(max(left / 3, 0.1))
-            beat = HeartbeatInput(task_id=task, token=claim.token)
-            until = (await again(self.market.heartbeat, beat)).heartbeat.leased_until
-
-    async def earned(self):
-        return (await again(self.market.earnings, self.id)).agent.earnings
-
-    async def run(self):
-        self.enough = asyncio.Event()
-        for told in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(told, self.enough.set)
-        await self.enter()
-        following = asyncio.create_task(self.follow())
-        serving = asyncio.create_task(self.serve())
-        ended, _ = await asyncio.wait({following, serving}, return_when=asyncio.FIRST_COMPLETED)
-        following.cancel()
-        ended.pop().result()
-        say(f"earned {await self.earned()}")
+            async for answer in market.auction_opened(after=known["cursor"]):
+                await bid(market, known["agent"], answer.event.auction)
+                known["cursor"] = answer.event.cursor
+                keep(known)
+        except Exception as error:  # Whatever it was, the next connection goes on behind the last event.
+            print(f"the stream broke ({error!r}), trying again")
+        await asyncio.sleep(1)
 
 
-def main():
-    words = argparse.ArgumentParser(description="An outside agent for a ZeroState market. ZEROSTATE_PASSWORD is its owner's.")
-    words.add_argument("--server", default=os.environ.get("ZEROSTATE_SERVER", "http://127.0.0.1:8080"))
-    words.add_argument("--email", default=os.environ.get("ZEROSTATE_EMAIL"), help="the owner's address")
-    words.add_argument("--name", default="python-agent")
-    words.add_argument("--capability", default="text.summary")
-    words.add_argument("--share", type=Decimal, default=Decimal("0.7"), help="the part of a ceiling that it bids")
-    words.add_argument("--slow", type=float, default=0, help="seconds that a task takes at least")
-    words.add_argument("--state", default="python-agent.json", help="the file for its key")
-    options = words.parse_args()
-    if not os.path.exists(options.state) and not (options.email and "ZEROSTATE_PASSWORD" in os.environ):
-        sys.exit("Set ZEROSTATE_EMAIL and ZEROSTATE_PASSWORD for the first run: they make the owner's account.")
-    asyncio.run(Agent(options).run())
+async def bid(market, agent, auction):
+    """Bids its price wherever nothing but its capability is asked and the ceiling allows it."""
+    if not auction or auction.status != "OPEN" or auction.capabilities != [CAPABILITY] or auction.max_price < PRICE:
+        return
+    try:
+        await ask(market.submit_bid, auction_id=auction.id, agent_id=agent, price=PRICE, key=f"bid-{auction.id}")
+        print(f"bid {PRICE} in {auction.id}")
+    except Refused as error:
+        print(f"no bid in {auction.id}: {error}")
 
 
-main()
+async def work(market, task, claims):
+    claim = (await ask(market.claim_task, task_id=task, key=f"claim-{task}-{claims}")).claim
+    beating = asyncio.create_task(beat(market, task, claim))
+    held = {"task_id": task, "token": claim.token, "key": f"submit-{task}-{claim.token}"}
+    try:
+        await asyncio.sleep(SECONDS)
+        if isinstance(claim.task.input, str):
+            output = await asyncio.to_thread(summary, claim.task.input)
+            await ask(market.submit_result, output=output, **held)
+        else:
+            await ask(market.fail_task, message="the input is no text", **held)
+    finally:
+        beating.cancel()
+
+
+async def beat(market, task, claim):
+    """Keeps the claim while it works. One that ended by time may still submit unless somebody else took the work up."""
+    until = claim.leased_until
+    with contextlib.suppress(Refused):
+        while True:
+            await asyncio.sleep(max((until - datetime.now(timezone.utc)).total_seconds() / 3, 0.1))
+            until = (await ask(market.heartbeat, task_id=task, token=claim.token)).leased_until
+
+
+def summary(text):
+    """The work itself: the first sentence of a text, and how many words it has."""
+    return {"summary": re.split(r"(?<=[.!?])\s", text.strip())[0], "words": len(text.split())}
+
+
+async def main():
+    sys.stdout.reconfigure(line_buffering=True)
+    enough = asyncio.Event()
+    for told in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(told, enough.set)
+    known = json.loads(STATE.read_text()) if STATE.exists() else await enter()
+    market, agent = client(known["key"]), known["agent"]
+    print(f"{agent} is on the market for {CAPABILITY}")
+    following = asyncio.create_task(follow(market, known))
+    while not enough.is_set():
+        for offer in await ask(market.work_offers, agent_id=agent, wait="PT5S"):
+            try:
+                await work(market, offer.task_id, offer.claims)
+                print(f"done {offer.task_id}, earned {(await ask(market.earnings, agent_id=agent)).earnings} in all")
+            except Refused as error:
+                print(f"{offer.task_id} is not ours: {error}")
+    following.cancel()
+    print(f"earned {(await ask(market.earnings, agent_id=agent)).earnings}")
+
+
+asyncio.run(main())

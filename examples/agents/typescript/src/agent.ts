@@ -1,51 +1,39 @@
-// An outside agent: it follows the market, bids, works and is paid.
+// An outside agent: it follows the market, bids, works and is paid. The README of the examples says how to run it.
 
-import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
-import type { ResultOf, TadaDocumentNode } from 'gql.tada';
+import type { TypedDocumentNode } from '@graphql-typed-document-node/core';
 import { print } from 'graphql';
 import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
 import * as market from './market.js';
 
-const { values: options } = parseArgs({
-  options: {
-    server: { type: 'string', default: process.env.ZEROSTATE_SERVER ?? 'http://127.0.0.1:8080' },
-    email: { type: 'string', default: process.env.ZEROSTATE_EMAIL ?? '' }, // ZEROSTATE_PASSWORD is the owner's password.
-    name: { type: 'string', default: 'typescript-agent' },
-    capability: { type: 'string', default: 'text.summary' },
-    share: { type: 'string', default: '0.7' }, // the part of a ceiling that it bids
-    slow: { type: 'string', default: '0' }, // seconds that a task takes at least
-    state: { type: 'string', default: 'typescript-agent.json' }, // the file for its key
-  },
-});
-const url = `${options.server.replace(/\/$/, '')}/graphql`;
-const say = (text: string) => console.log(text);
+const { ZEROSTATE_EMAIL: email, ZEROSTATE_PASSWORD: password, ...env } = process.env;
+const url = `${(env.ZEROSTATE_SERVER ?? 'http://127.0.0.1:8080').replace(/\/$/, '')}/graphql`;
+const name = env.AGENT_NAME ?? 'typescript-agent';
+const capability = env.AGENT_CAPABILITY ?? 'text.summary';
+const seconds = Number(env.AGENT_SECONDS ?? 0);
+const price = '1.4';
+const file = `${name}.json`;
+let token = '';
+let stopping = false;
 
 /** The market understood and said no; asking again does not help. */
 class Refused extends Error {}
-type Payload = { userErrors: readonly { code: string; message: string }[] };
+type Fault = { message: string; extensions?: { retryable?: boolean } };
 
-/** A payload whose mutation was not refused. */
-function taken<P extends Payload>(payload: P | null): P {
-  const error = payload?.userErrors[0];
-  if (!payload || error) throw new Refused(error ? `${error.code}: ${error.message}` : 'no answer');
-  return payload;
-}
-
-/** Asks, and asks again while the server is away or busy: a query, or a mutation with a key. */
-async function ask<R, V>(document: TadaDocumentNode<R, V>, variables: V, token?: string): Promise<R> {
+/** Makes a query, or a mutation with a key, and makes it again while the server is away or busy. */
+async function ask<R extends object, V>(document: TypedDocumentNode<R, V>, variables: V) {
   const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) };
   const body = JSON.stringify({ query: print(document), variables });
   for (let pause = 200; ; pause = Math.min(2 * pause, 3000)) {
     try {
       const response = await fetch(url, { method: 'POST', headers, body, signal: AbortSignal.timeout(40_000) });
-      const answer = (await response.json()) as { data: R; errors?: { message: string; extensions?: { retryable?: boolean } }[] };
-      const error = answer.errors?.[0];
-      if (!error) return answer.data;
-      if (!error.extensions?.retryable) throw new Refused(error.message);
+      const { data, errors } = (await response.json()) as { data: R | null; errors?: Fault[] };
+      const answer = Object.values(data ?? {})[0] as NonNullable<R[keyof R]> & { userErrors?: Fault[] };
+      const fault = errors?.[0] ?? answer?.userErrors?.[0];
+      if (!fault) return answer;
+      if (!fault.extensions?.retryable) throw new Refused(fault.message);
     } catch (error) {
       if (error instanceof Refused) throw error;
     }
@@ -53,147 +41,108 @@ async function ask<R, V>(document: TadaDocumentNode<R, V>, variables: V, token?:
   }
 }
 
-const known: { agent: string; key: string; cursor?: string } = existsSync(options.state)
-  ? JSON.parse(readFileSync(options.state, 'utf8')) : { agent: '', key: '' };
+/** What is kept from one run to the next: the key, and how far each stream was dealt with. */
+type Known = { agent: string; key: string; auctions?: string; offers?: string };
 
-/** Keeps the key and the place in the log in a file that only its owner can read. */
-function remember() {
-  writeFileSync(`${options.state}.new`, JSON.stringify(known), { mode: 0o600 });
-  renameSync(`${options.state}.new`, options.state);
+/** Keeps it in a file that only its owner can read. */
+function keep(known: Known) {
+  writeFileSync(`${file}.new`, JSON.stringify(known), { mode: 0o600 });
+  renameSync(`${file}.new`, file);
+  return known;
 }
 
-/** Registers the owner and the agent once, and makes the key with which it works from then on. */
-async function enter() {
-  const { email, name, capability } = options;
-  const password = process.env.ZEROSTATE_PASSWORD;
-  if (!email || !password) throw new Error('Set ZEROSTATE_EMAIL and ZEROSTATE_PASSWORD for the first run: they make the account.');
-  const entered = (await ask(market.registerUser, { input: { email, password, displayName: name } })).registerUser;
-  const tokens = entered?.tokens ?? taken((await ask(market.login, { input: { email, password } })).login).tokens;
-  const agent = { name, capabilities: [capability], runtime: 'EXTERNAL' as const, price: '1', minPrice: '0.000001' };
-  const input = { ...agent, description: '', idempotencyKey: `agent-${name}` };
-  const registered = taken((await ask(market.registerAgent, { input }, tokens?.accessToken)).registerAgent);
-  known.agent = registered.agent!.id;
-  const scopes: ('READ' | 'BIDS_WRITE' | 'WORK_WRITE')[] = ['READ', 'BIDS_WRITE', 'WORK_WRITE'];
-  const key = { name, agentId: known.agent, scopes, idempotencyKey: `key-${randomUUID()}` };
-  known.key = taken((await ask(market.createApiKey, { input: key }, tokens?.accessToken)).createApiKey).secret!;
-  remember();
+/** Signs the owner up and in, registers the agent, and makes the key with which it works from then on. */
+async function enter(): Promise<Known> {
+  if (!email || !password) throw new Error('Set ZEROSTATE_EMAIL and ZEROSTATE_PASSWORD for the first run.');
+  const registered = ask(market.RegisterUserDocument, { email, password, name });
+  await registered.catch((error) => console.log(`no new account: ${error.message}`));
+  token = (await ask(market.LoginDocument, { email, password })).tokens!.accessToken;
+  const { id: agent } = (await ask(market.RegisterAgentDocument, { name, capability, price })).agent!;
+  const made = await ask(market.CreateApiKeyDocument, { name, agentId: agent, key: crypto.randomUUID() });
+  return keep({ agent, key: made.secret! });
 }
 
-const micros = (credits: string) => {
-  const [whole, fraction = ''] = credits.split('.');
-  return BigInt(whole + fraction.padEnd(6, '0'));
-};
-const credits = (amount: bigint) => `${amount / 1_000_000n}.${String(amount % 1_000_000n).padStart(6, '0')}`.replace(/\.?0+$/, '');
-
-type Auction = { id: string; status: string; capabilities: readonly string[]; maxPrice: string };
-
-async function bid({ id, status, capabilities, maxPrice }: Auction) {
-  if (status !== 'OPEN' || capabilities.some((capability) => capability !== options.capability)) return;
-  const price = credits((micros(maxPrice) * micros(options.share)) / 1_000_000n);
-  const input = { auctionId: id, agentId: known.agent, price, idempotencyKey: `bid-${id}` };
-  const { submitBid } = await ask(market.submitBid, { input }, known.key);
-  if (submitBid?.bid) say(`bid ${price} in ${id}`);
-}
-
-const streams = createClient({
-  url: `${url.replace('http', 'ws')}/ws`,
-  webSocketImpl: WebSocket,
-  connectionParams: () => ({ authorization: `Bearer ${known.key}` }),
-  retryAttempts: 0,
-});
-
-const opened = () => ({ query: print(market.auctionsOpened), variables: { after: known.cursor } });
-
-/** Bids in each auction that opens, going on behind the last one after a break. */
-async function follow() {
-  for (let pause = 200; ; pause = Math.min(2 * pause, 3000)) {
+/** Deals with each event of a stream, going on behind the last one after a break. */
+async function follow<E extends { cursor: string }, V>(
+  stream: 'auctions' | 'offers',
+  document: TypedDocumentNode<{ event: E }, V>,
+  deal: (event: E) => Promise<void>,
+) {
+  while (!stopping) {
+    const variables = { agentId: known.agent, after: known[stream] };
     try {
-      for await (const { data } of streams.iterate<ResultOf<typeof market.auctionsOpened>>(opened())) {
-        if (!data) continue;
-        pause = 200;
-        const { marketEvents: event } = data;
-        if (event.__typename === 'AuctionEvent' && event.auction) await bid(event.auction);
-        known.cursor = event.cursor;
-        remember();
+      for await (const { data } of streams.iterate<{ event: E }>({ query: print(document), variables })) {
+        if (stopping || !data) break;
+        try {
+          await deal(data.event);
+        } catch (error) {
+          if (!(error instanceof Refused)) throw error;
+          console.log(`refused: ${error.message}`);
+        }
+        known[stream] = data.event.cursor;
+        known.offers ??= data.event.cursor; // Every offer comes behind the first auction.
+        keep(known);
       }
-    } catch (error) {
-      if (enough.aborted) return;
-      say('the stream broke, trying again');
+    } catch {
+      console.log(`the stream of ${stream} broke, trying again`);
     }
-    await sleep(pause);
+    await sleep(1000);
+    await earned(); // Waits until the market answers again, and fails when the key is good no more.
   }
 }
 
-/** The sentences whose words are the most frequent in the text, in their order. */
-function summary(text: string, sentences = 2) {
-  const found = text.trim().split(/(?<=[.!?])\s+/).filter(Boolean);
-  const words = (part: string) => part.toLowerCase().match(/\p{L}{4,}/gu) ?? [];
-  const weight = new Map<string, number>();
-  for (const word of words(text)) weight.set(word, (weight.get(word) ?? 0) + 1);
-  const score = (part: string) => [...new Set(words(part))].reduce((sum, word) => sum + (weight.get(word) ?? 0), 0);
-  const ranked = found.map((part, place) => ({ part, place, score: score(part) })).sort((a, b) => b.score - a.score);
-  const best = ranked.slice(0, sentences).sort((a, b) => a.place - b.place);
-  return { summary: best.map(({ part }) => part).join(' '), sentences: found.length, words: text.split(/\s+/).filter(Boolean).length };
+/** Bids its price wherever nothing but its capability is asked and the ceiling allows it. */
+async function bid(event: market.AuctionOpenedSubscription['event']) {
+  const auction = 'auction' in event ? event.auction : null;
+  if (auction?.status !== 'OPEN' || auction.capabilities.join() !== capability) return;
+  if (Number(auction.maxPrice) < Number(price)) return;
+  const { id: auctionId } = auction;
+  await ask(market.SubmitBidDocument, { auctionId, agentId: known.agent, price, key: `bid-${auctionId}` });
+  console.log(`bid ${price} in ${auctionId}`);
 }
 
-const earned = async () => (await ask(market.earnings, { agentId: known.agent }, known.key)).agent?.earnings;
-
-async function work(taskId: string, claims: number, price: string) {
-  const claiming = { input: { taskId, idempotencyKey: `claim-${taskId}-${claims}` } };
-  const { token, leasedUntil, task } = taken((await ask(market.claimTask, claiming, known.key)).claimTask).claim!;
-  const done = new AbortController();
-  const beating = beat(taskId, token, leasedUntil, done.signal);
-  const idempotencyKey = `submit-${taskId}-${token}`;
+/** Does a task that it won. */
+async function work(event: market.WorkOfferedSubscription['event']) {
+  if (!('taskId' in event) || !event.taskId) return;
+  const { taskId, attempt } = event;
+  const { claim } = await ask(market.ClaimTaskDocument, { taskId, key: `claim-${taskId}-${attempt}` });
+  const { token, leasedUntil, task } = claim!;
+  const third = Math.max((Date.parse(leasedUntil) - Date.now()) / 3, 1000);
+  // Keeps the claim. One that ended by time may still submit unless somebody else took the work up.
+  const beat = () => ask(market.HeartbeatDocument, { taskId, token }).catch(() => clearInterval(beating));
+  const beating = setInterval(beat, third);
   try {
-    await sleep(Number(options.slow) * 1000);
-    if (typeof task?.input === 'string') {
-      const input = { taskId, token, output: summary(task.input), idempotencyKey };
-      taken((await ask(market.submitResult, { input }, known.key)).submitResult);
-      say(`done ${taskId} for ${price}, earned ${await earned()} in all`);
+    await sleep(seconds * 1000);
+    const held = { taskId, token, key: `submit-${taskId}-${token}` };
+    if (typeof task.input === 'string') {
+      await ask(market.SubmitResultDocument, { ...held, output: summary(task.input) });
     } else {
-      const input = { taskId, token, code: 'BAD_INPUT', message: 'the input is no text', idempotencyKey };
-      taken((await ask(market.failTask, { input }, known.key)).failTask);
+      await ask(market.FailTaskDocument, { ...held, message: 'the input is no text' });
     }
   } finally {
-    done.abort();
-    await beating;
+    clearInterval(beating);
   }
+  console.log(`done ${taskId}, earned ${await earned()} in all`);
 }
 
-/** Keeps the claim while it works. One that ended by time may still submit unless somebody else took the work up. */
-async function beat(taskId: string, token: string, until: string | null | undefined, signal: AbortSignal) {
-  try {
-    while (until) {
-      await sleep(Math.max((Date.parse(until) - Date.now()) / 3, 100), undefined, { signal });
-      const { heartbeat } = await ask(market.heartbeat, { input: { taskId, token } }, known.key);
-      until = heartbeat?.leasedUntil;
-    }
-  } catch (error) {
-    if (!signal.aborted) say(`the claim of ${taskId} was not renewed: ${error}`);
-  }
+/** The work itself: the first sentence of a text, and how many words it has. */
+function summary(text: string) {
+  const sentences = text.trim().split(/(?<=[.!?])\s/);
+  return { summary: sentences[0], words: text.split(/\s+/).filter(Boolean).length };
 }
 
-/** Takes what was won, one task after the other. */
-async function serve() {
-  while (!enough.aborted) {
-    for (const offer of (await ask(market.workOffers, { agentId: known.agent, wait: 'PT5S' }, known.key)).workOffers ?? []) {
-      if (enough.aborted) return;
-      try {
-        await work(offer.taskId, offer.claims, offer.price);
-      } catch (error) {
-        if (!(error instanceof Refused)) throw error;
-        say(`${offer.taskId} is not ours: ${error.message}`);
-      }
-    }
-  }
-}
+const earned = async () => (await ask(market.EarningsDocument, { agentId: known.agent })).earnings;
 
-const stop = new AbortController();
-const enough = stop.signal;
-for (const told of ['SIGTERM', 'SIGINT']) process.once(told, () => stop.abort());
-if (!known.key) await enter();
-say(`agent ${known.agent} is on the market for ${options.capability}`);
-const following = follow();
-await Promise.race([serve(), following]);
-say(`earned ${await earned()}`);
-process.exit(0);
+const known: Known = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : await enter();
+token = known.key;
+const options = { connectionParams: { authorization: `Bearer ${token}` }, retryAttempts: 0 };
+const streams = createClient({ url: `${url.replace('http', 'ws')}/ws`, webSocketImpl: WebSocket, ...options });
+const stop = () => {
+  stopping = true;
+  void streams.dispose();
+};
+process.once('SIGTERM', stop).once('SIGINT', stop);
+console.log(`${known.agent} is on the market for ${capability}`);
+const offers = follow('offers', market.WorkOfferedDocument, work);
+await Promise.all([offers, follow('auctions', market.AuctionOpenedDocument, bid)]);
+console.log(`earned ${await earned()}`);
