@@ -295,16 +295,12 @@ pub(super) fn role(field: &str) -> Option<UserRole> {
 }
 
 /// What a caller must bring. Without it the field answers an error, or null where what is private looks like what is not there;
-/// fields that do not have this are for everybody. What you see and do with it is still limited to what is yours.
+/// fields that do not have this are for everybody. What you see and do with it is still limited to what is yours. `scopes`: a
+/// signed-in session, or an API key with all scopes of one of these lists; empty where no key will do. `role`: the role that the
+/// session must have; null where any will do.
+// The arguments are described above: the text of a schema leaves out what a directive's arguments say of themselves.
 #[TypeDirective(location = "FieldDefinition")]
-pub(super) fn requires(
-    #[graphql(
-        desc = "A signed-in session, or an API key with all scopes of one of these lists; empty where no key will do."
-    )]
-    scopes: Vec<Vec<ApiScope>>,
-    #[graphql(desc = "The role that the session must have; null where any will do.")] role: Option<UserRole>,
-) {
-}
+pub(super) fn requires(scopes: Vec<Vec<ApiScope>>, role: Option<UserRole>) {}
 
 /// Checks that the caller may ask for an operation.
 fn may_ask(caller: &Caller, operation: &str) -> Result<()> {

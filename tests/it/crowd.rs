@@ -156,7 +156,8 @@ impl Reader {
         assert_eq!(message["type"], "next", "reader {}: {message}", self.number);
         let event = &message["payload"]["data"]["reputationEvents"];
         let written = self.subjects.written[self.subject].lock().unwrap()[self.delays.len()];
-        let expected = format!("{:.3}", f64::from(u32::try_from(self.delays.len() + 1).unwrap()) / 1_000.0);
+        let number = self.delays.len() + 1;
+        let expected = format!("{}.{:03}", number / 1_000, number % 1_000);
         let expected = expected.trim_end_matches('0').trim_end_matches('.');
         let got = event["scoreAfter"].as_str().unwrap_or_else(|| panic!("reader {}: {message}", self.number));
         assert_eq!(got.trim_end_matches('0').trim_end_matches('.'), expected, "reader {}", self.number);

@@ -195,7 +195,7 @@ async fn story(nobody: Client) -> Watch {
         let input = json!({ "email": email, "displayName": name, "password": PASSWORD });
         watch.refused(&nobody.raw(register, &json!({ "input": input })).await);
     }
-    for token in [format!("{key}x"), key.replace("_", "-"), format!("{}x", ada.token().unwrap())] {
+    for token in [format!("{key}x"), key.replace('_', "-"), format!("{}x", ada.token().unwrap())] {
         watch.refused(&nobody.with_token(&token).raw("{ me { id } }", &json!({})).await);
     }
     // A key that may not, and one that is over.
