@@ -124,23 +124,27 @@ pub(super) async fn run(command: DemoCommand, settings: &Settings, port_by_envir
     let order = order(&command)?;
     let entropy = Entropy::system();
     let place = Place::choose(command.keep.as_ref(), settings, &entropy)?;
-    until_told(enough.clone(), async {
-        let Some(order) = order else {
-            let wanted = command.listen.address(port_by_environment);
-            let listener = listen_on(wanted, command.listen.port.is_none()).await?;
-            return stage(&place, entropy, listener, async |app, cast| {
-                let banner = Banner::new(app, &cast.api.url(""), started.elapsed());
-                keep_moving(cast, &command, banner, &place, &enough).await
+    // Boxed: what a demonstration keeps on its way is large.
+    until_told(
+        enough.clone(),
+        Box::pin(async {
+            let Some(order) = order else {
+                let wanted = command.listen.address(port_by_environment);
+                let listener = listen_on(wanted, command.listen.port.is_none()).await?;
+                return stage(&place, entropy, listener, async |app, cast| {
+                    let banner = Banner::new(app, &cast.api.url(""), started.elapsed());
+                    keep_moving(cast, &command, banner, &place, &enough).await
+                })
+                .await;
+            };
+            let listener = listen_on(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), false).await?;
+            let report = stage(&place, entropy, listener, async |app, cast| {
+                Ok(once::run(cast, &order, database(app), &enough).await)
             })
-            .await;
-        };
-        let listener = listen_on(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0), false).await?;
-        let report = stage(&place, entropy, listener, async |app, cast| {
-            Ok(once::run(cast, &order, database(app), &enough).await)
-        })
-        .await?;
-        report.deliver(command.json)
-    })
+            .await?;
+            report.deliver(command.json)
+        }),
+    )
     .await
 }
 

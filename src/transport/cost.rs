@@ -157,8 +157,10 @@ mod tests {
 
     #[test]
     fn fragments_that_spread_one_another_take_no_longer_than_they_are() {
-        let fragments: String =
-            (0..60).map(|n| format!("fragment F{n} on Q {{ ...F{} ...F{} }}", n + 1, n + 1)).collect();
+        let fragments: String = (0..60)
+            .map(|n| format!("fragment F{n} on Q {{ ...F{} ...F{} }}", n + 1, n + 1))
+            .collect::<Vec<_>>()
+            .join(" ");
         let text = format!("{{ ...F0 }} {fragments} fragment F60 on Q {{ a }}");
         assert_eq!(points(&text, json!({})), 1 << 60);
     }

@@ -69,8 +69,7 @@ impl Integers {
                 }
                 TypeKind::InputObject(input) => take(&mut inputs, &input.fields),
                 // The fields of an interface are those of its objects.
-                TypeKind::Interface(_) => {}
-                TypeKind::Scalar | TypeKind::Union(_) | TypeKind::Enum(_) => {}
+                TypeKind::Interface(_) | TypeKind::Scalar | TypeKind::Union(_) | TypeKind::Enum(_) => {}
             }
         }
         Ok(Self { arguments: Names::of(&arguments), fields: Names::of(&inputs) })
