@@ -20,9 +20,9 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 
 /// Items of a page at most.
-pub(super) const MAX_PAGE: i32 = 100;
+pub const MAX_PAGE: i32 = 100;
 /// Items of a page when the query does not say.
-pub(super) const DEFAULT_PAGE: i32 = 20;
+pub const DEFAULT_PAGE: i32 = 20;
 /// How far `totalCount` counts.
 pub(super) const MAX_COUNT: u64 = 10_000;
 

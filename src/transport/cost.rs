@@ -17,12 +17,10 @@ use async_graphql::{
     },
 };
 
+use crate::graphql::{DEFAULT_PAGE, MAX_PAGE};
+
 /// The root field of a mutation or a subscription, beside its points as a field.
 const WRITE: u64 = 10;
-/// What a page has that does not say how long it is.
-const PAGE: u64 = 20;
-/// The longest page.
-const MAX_PAGE: u64 = 100;
 /// What part of the reckoned points is kept at least.
 const KEPT: u64 = 10;
 
@@ -96,9 +94,14 @@ impl<'a> Reckoning<'a> {
             | Answered::Object(_) => None,
         };
         let page = |item: &Positioned<Selection>| matches!(&item.node, Selection::Field(field) if ["nodes", "edges"].contains(&field.node.name.node.as_str()));
-        let said = ["first", "last", "ids"].into_iter().find_map(number).map(|times| times.clamp(1, MAX_PAGE));
-        said.unwrap_or(if field.selection_set.node.items.iter().any(page) { PAGE } else { 1 })
+        let said = ["first", "last", "ids"].into_iter().find_map(number).map(|times| times.clamp(1, length(MAX_PAGE)));
+        said.unwrap_or(if field.selection_set.node.items.iter().any(page) { length(DEFAULT_PAGE) } else { 1 })
     }
+}
+
+/// The length of a page as points are counted.
+fn length(page: i32) -> u64 {
+    page.unsigned_abs().into()
 }
 
 /// The fields of an answer.

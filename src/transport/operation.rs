@@ -36,13 +36,8 @@ pub(super) struct Parameters {
     document: Wanted,
     operation_name: Option<String>,
     variables: Variables,
-    /// Whether the client wants to be told what the operation cost.
+    /// Whether the client wants to be told what the operation cost: its extensions are `{"cost": true}`.
     tell_cost: bool,
-}
-
-/// Whether the extensions of a request ask for its cost: `{"cost": true}`.
-fn asks_for_cost(value: Option<&Value>) -> bool {
-    value == Some(&Value::Bool(true))
 }
 
 /// The parameters as they are written.
@@ -62,7 +57,7 @@ impl TryFrom<Written> for Parameters {
 
     fn try_from(written: Written) -> Result<Self, String> {
         let mut extensions = written.extensions.unwrap_or_default();
-        let tell_cost = asks_for_cost(extensions.get("cost"));
+        let tell_cost = extensions.get("cost") == Some(&Value::Bool(true));
         let persisted = extensions.remove("persistedQuery");
         let document = Wanted::new(written.query.unwrap_or_default(), written.document_id, persisted)
             .map_err(|fault| fault.message)?;

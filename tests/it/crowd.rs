@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use zerostate::{app::App, caller::Caller, store::Event};
 
-use crate::world::{Frame, PATIENCE, Socket, World, on_postgres};
+use crate::world::{Frame, PATIENCE, Peer, Socket, World, on_postgres};
 
 const FOLLOW: &str =
     "subscription($agent: ID!, $after: EventCursor) { reputationEvents(agentId: $agent, after: $after) {
@@ -89,6 +89,13 @@ impl Subjects {
 
 /// The servers that can be reached now.
 type Servers = Arc<Mutex<Vec<SocketAddr>>>;
+
+/// The instances of a market: where they are, and what they are made of.
+fn instances<'a>(world: &'a World, peer: Option<&'a Peer>) -> (Servers, Vec<&'a App>) {
+    let all = std::iter::once((world.address, &world.app)).chain(peer.map(|peer| (peer.address, &peer.app)));
+    let (addresses, apps) = all.unzip();
+    (Arc::new(Mutex::new(addresses)), apps)
+}
 
 /// What a reader does beside reading.
 #[derive(Clone, Copy, PartialEq)]
@@ -241,9 +248,7 @@ async fn a_thousand_subscribers_miss_nothing() {
     let world = World::start().await;
     // Another instance over the same database where databases are shared.
     let peer = if on_postgres() { Some(world.another().await) } else { None };
-    let addresses = [Some(world.address), peer.as_ref().map(|peer| peer.address)];
-    let servers: Servers = Arc::new(Mutex::new(addresses.into_iter().flatten().collect()));
-    let apps: Vec<&App> = [Some(&world.app), peer.as_ref().map(|peer| &peer.app)].into_iter().flatten().collect();
+    let (servers, apps) = instances(&world, peer.as_ref());
 
     // One event for all.
     let subjects = Subjects::new(&world, 1).await;
@@ -267,9 +272,7 @@ async fn a_thousand_subscribers_miss_nothing() {
 async fn subscribers_that_pause_and_break_off_miss_nothing() {
     let world = World::start().await;
     let peer = if on_postgres() { Some(world.another().await) } else { None };
-    let addresses = [Some(world.address), peer.as_ref().map(|peer| peer.address)];
-    let servers: Servers = Arc::new(Mutex::new(addresses.into_iter().flatten().collect()));
-    let apps: Vec<&App> = [Some(&world.app), peer.as_ref().map(|peer| &peer.app)].into_iter().flatten().collect();
+    let (servers, apps) = instances(&world, peer.as_ref());
     let subjects = Subjects::new(&world, 50).await;
     let manner = |number: usize| match number % 20 {
         0 => Manner::Pauses,

@@ -580,9 +580,9 @@ async fn a_changed_bill_is_found_out_even_if_the_market_changes_it() {
     let charge = json!(Amount::from_micros(fuel).unwrap().to_string());
     assert_eq!((&body["bid"]["fuelPrice"], &body["settlement"]["charge"]), (&json!("1"), &charge));
     assert_eq!((&body["settlement"]["price"], &body["settlement"]["paid"]), (&json!("2"), &charge));
-    let bill = ["/bid/fuelPrice", "/work/result/fuel", "/settlement/charge", "/settlement/paid", "/settlement/price"];
+    let bill = ["bid/fuelPrice", "work/result/fuel", "settlement/charge", "settlement/paid", "settlement/price"];
     let believed = believed(&world, &document);
-    assert!(!believed.iter().any(|place| bill.contains(&place.as_str())), "{believed:#?}");
+    assert!(!believed.iter().any(|place| bill.contains(&place.trim_start_matches('/'))), "{believed:#?}");
 
     // Nor can the meter be left out, or only one half of it.
     let key = market_key(&world);
