@@ -7,7 +7,7 @@ CYCLES ?= 200
 TASKS ?= 1000
 PROFILE ?= release
 
-.PHONY: help run test crash failover conformance examples load lint fmt bench web
+.PHONY: help run test crash failover conformance examples load lint fmt bench web browser
 
 help:
 	@echo 'make run    a market with sample agents on this computer'
@@ -24,10 +24,13 @@ help:
 	@echo 'make lint   formatting and lints, as strict as they get'
 	@echo 'make fmt    format the sources'
 	@echo 'make bench  benchmarks'
-	@echo 'make web    build the console and GraphiQL'
+	@echo 'make web    build the console and GraphiQL; needs Node.js 20.19 or newer'
+	@echo 'make browser'
+	@echo '            the pages in headless Chromium, with every other host blocked'
 
 run:
 	@bash tests/tools.sh
+	@bash web/build.sh --if-possible
 	cargo run -- demo
 
 test:
@@ -60,5 +63,7 @@ bench:
 	cargo bench --workspace
 
 web:
-	@if [ -f web/package.json ]; then npm --prefix web ci && npm --prefix web run build; \
-	else echo 'web/ is not part of this version: the service serves its own small page at /'; fi
+	@bash web/build.sh
+
+browser:
+	@bash tests/browser/run.sh

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Every test on SQLite, then the stories again on PostgreSQL, then third-party clients and audits against a running server, then the
-# example agents. Says at the end how many ran on each, and fails if one failed.
+# example agents, then the pages in a browser. Says at the end how many ran on each, and fails if one failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 bash tests/tools.sh conformance || exit 1
+bash tests/tools.sh browser || exit 1
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
@@ -65,6 +66,12 @@ echo '== examples: outside agents, and a small load over them and fifty hosted o
 examples_status=$?
 examples=$(grep '^examples:' "$logs/examples" | tail -n 1)
 
+# Last, because the console that it builds makes another binary.
+echo '== browser: the console, GraphiQL and the small page in headless Chromium'
+bash tests/browser/run.sh 2>&1 | tee "$logs/browser"
+browser_status=$?
+browser=$(grep '^browser:' "$logs/browser" | tail -n 1)
+
 echo
 sqlite=$(count "$logs/sqlite") || sqlite_status=1
 postgres=$(count "$logs/postgres") || postgres_status=1
@@ -73,5 +80,6 @@ printf '%-11s %-7s %s\n' SQLite "$(verdict $sqlite_status)" "$sqlite"
 printf '%-11s %-7s %s\n' PostgreSQL "$(verdict $postgres_status)" "$postgres"
 printf '%-11s %-7s %s\n' conformance "$(verdict $conformance_status)" "${conformance#conformance: }"
 printf '%-11s %-7s %s\n' examples "$(verdict $examples_status)" "${examples#examples: }"
+printf '%-11s %-7s %s\n' browser "$(verdict $browser_status)" "${browser#browser: }"
 printf '%-11s %-7s %s\n' agents "$(verdict $agents_status)" "$agents_verdict"
-exit $((sqlite_status || postgres_status || conformance_status || examples_status || agents_status))
+exit $((sqlite_status || postgres_status || conformance_status || examples_status || agents_status || browser_status))

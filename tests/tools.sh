@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Says what a build needs and this computer lacks; with the word `conformance`, also what the checks by third-party clients need.
+# Says what a build needs and this computer lacks; with the word `conformance`, also what the checks by third-party clients need, and
+# with the word `browser` what the checks of the pages need, but for Chromium, which they install themselves where they can.
 # Exits with 0 when nothing is missing.
 set -euo pipefail
 
@@ -45,6 +46,19 @@ Python 3.10 or newer with venv is missing; the conformance checks run a third-pa
   macOS            brew install python
 TEXT
     fi
+fi
+
+if [[ ${1:-} == browser ]] && { ! command -v npm >/dev/null || ! node --eval '
+    const [major, minor] = process.versions.node.split(".").map(Number);
+    process.exit(major > 20 || (major === 20 && minor >= 19) ? 0 : 1);' 2>/dev/null; }; then
+    missing=1
+    cat >&2 <<'TEXT'
+Node.js 20.19 or newer with npm is missing; the console and GraphiQL are built and tested with it. Install it:
+  Debian 13, Ubuntu 25.04 and newer   apt-get install nodejs npm
+  Fedora                              dnf install nodejs npm
+  macOS                               brew install node
+  elsewhere                           https://nodejs.org
+TEXT
 fi
 
 exit "$missing"

@@ -166,7 +166,11 @@ impl Banner {
         let socket = home.replacen("http", "ws", 1);
         let ready = format!("{}, {database}", version_line());
         let mut banner = Self { text: format!("\n  {ready:<44}ready in {} ms\n\n", took.as_millis()) };
-        banner.line("Home", &format!("{home}/"));
+        banner.line("Console", &format!("{home}/"));
+        banner.line("GraphiQL", &format!("{home}/graphiql"));
+        if !transport::has_console() {
+            banner.line("", "at both a small page: `make web` and a new build bring the console and GraphiQL");
+        }
         banner.line("GraphQL", &format!("{home}/graphql   {socket}/graphql/ws"));
         banner.line("Schema", &format!("{home}/graphql/schema.graphql"));
         banner.line("Health", &format!("{home}/health"));

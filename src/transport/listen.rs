@@ -37,7 +37,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Peer, tls::Certificate};
+use super::{Peer, assets::Bare, tls::Certificate};
 use crate::config::Limits;
 
 /// How long requests that are under way at the shutdown may take to end.
@@ -194,8 +194,11 @@ where
 }
 
 /// A request with what is known of its connection, and its path as the routes have it.
-fn arrived(mut request: Request<Incoming>, address: SocketAddr, base: &str) -> Request<Incoming> {
+fn arrived(mut request: Request<Incoming>, address: SocketAddr, base: &Arc<str>) -> Request<Incoming> {
     request.extensions_mut().insert(Peer(address.ip()));
+    if !base.is_empty() && request.uri().path() == &**base {
+        request.extensions_mut().insert(Bare(Arc::clone(base)));
+    }
     if let Some(uri) = below(request.uri(), base) {
         *request.uri_mut() = uri;
     }

@@ -62,6 +62,7 @@ use crate::{
     graphql::{self, Schema},
 };
 use answer::{Fault, code};
+pub use assets::has_console;
 use budget::Budgets;
 use document::Documents;
 use listen::House;
@@ -171,6 +172,12 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
     let cors = cors(&edge.app.config().cors_origins);
     let router = Router::new()
         .route("/", get(assets::index))
+        .route("/console", get(assets::console))
+        .route("/graphiql", get(assets::graphiql))
+        .route("/lite", get(assets::small_page))
+        .route("/lite.js", get(assets::small_script))
+        .route("/assets/{name}", get(assets::part))
+        .route("/licences.md", get(assets::licences))
         .route("/graphql", any(http::graphql))
         .route("/graphql/ws", any(ws::upgrade))
         .route("/graphql/schema.graphql", get(probe::schema))

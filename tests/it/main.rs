@@ -9,6 +9,8 @@ mod world;
 #[cfg(test)]
 mod agent;
 #[cfg(test)]
+mod assets;
+#[cfg(test)]
 mod auction;
 #[cfg(test)]
 mod auction_abuse;

@@ -91,9 +91,6 @@ async fn pages_that_are_not_there_answer_in_the_same_shape() {
     let method = send(world.http().post(world.url("/health"))).await;
     assert_eq!((method.status, method.code().as_str()), (405, "METHOD_NOT_ALLOWED"));
     assert_eq!(method.header("allow"), "GET,HEAD");
-    let page = get(&world, "/").await;
-    assert!(!page.text.contains("://"), "the page names another host");
-    assert!(page.header("content-security-policy").contains("default-src 'none'"));
     world.check().await;
 }
 
