@@ -299,6 +299,7 @@ function Bids({ auction, bids, reload }: { auction: One; bids: readonly Bid[]; r
           </tbody>
         </table>
       </div>
+      {(auction.bids?.totalCount ?? 0) > bids.length && <p class="note">{bids.length} of {auction.bids?.totalCount} bids; the others are in GraphiQL.</p>}
     </Panel>
   );
 }

@@ -193,7 +193,7 @@ function Feed() {
   );
 }
 
-export function subjectOf(event: MarketEvent): string | null {
+function subjectOf(event: MarketEvent): string | null {
   switch (event.__typename) {
     case 'AuctionEvent':
     case 'BidEvent':

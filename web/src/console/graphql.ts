@@ -10,7 +10,14 @@ type Scalars = {
 
 type Typed = initGraphQLTada<{ introspection: introspection; scalars: Scalars; disableMasking: true }>;
 
-const join = (text: string, fragments: readonly string[] = []): string => [text.trim(), ...fragments].join('\n');
+/** Without the indentation of the source around it. */
+function dedent(source: string): string {
+  const lines = source.split('\n').filter((line) => line.trim());
+  const margin = Math.min(...lines.map((line) => line.length - line.trimStart().length));
+  return lines.map((line) => line.slice(margin)).join('\n');
+}
+
+const join = (source: string, fragments: readonly string[] = []): string => [dedent(source), ...fragments].join('\n\n');
 
 export const graphql = join as unknown as Typed;
 
@@ -18,9 +25,5 @@ export type Document<R = any, V = any> = TadaDocumentNode<R, V>;
 export type Result<D> = ResultOf<D>;
 export type Variables<D> = VariablesOf<D>;
 
-/** The text of a document, without the indentation of the source around it. */
-export function text(document: Document): string {
-  const lines = (document as unknown as string).split('\n');
-  const margin = Math.min(...lines.slice(1).filter((line) => line.trim()).map((line) => line.length - line.trimStart().length));
-  return lines.map((line, at) => (at > 0 && Number.isFinite(margin) ? line.slice(Math.min(margin, line.length - line.trimStart().length)) : line)).join('\n');
-}
+/** The text of a document. */
+export const text = (document: Document): string => document as unknown as string;
