@@ -27,6 +27,11 @@ help:
 	@echo 'make web    build the console and GraphiQL; needs Node.js 20.19 or newer'
 	@echo 'make browser'
 	@echo '            the pages in headless Chromium, with every other host blocked'
+	@echo 'make deploy the deployments, compared with one another and with the program'
+	@echo 'make newer  the stories on the schema that a next release may have'
+	@echo 'make image  what the image holds, built without Docker and tried in an empty place; needs root'
+	@echo 'make audit  what we depend on: licences, sources, known weaknesses'
+	@echo 'make sbom   bills of materials and licence texts, in target/sbom'
 
 run:
 	@bash tests/tools.sh
@@ -67,3 +72,22 @@ web:
 
 browser:
 	@bash tests/browser/run.sh
+
+.PHONY: deploy newer image audit sbom
+deploy:
+	@bash tests/deploy/run.sh
+
+newer:
+	ZEROSTATE_TEST_NEWER=1 cargo test --test it -- --skip migration:: --skip upgrade:: --skip release:: --skip crash:: --skip faults::
+	ZEROSTATE_TEST_NEWER=1 bash tests/postgres.sh cargo test --test it -- --skip migration:: --skip upgrade:: --skip release:: --skip crash:: --skip faults::
+
+image:
+	@bash deploy/image.sh
+
+audit:
+	@bash deploy/audit.sh
+
+sbom:
+	@bash tests/deploy/install.sh
+	tests/deploy/.venv/bin/python deploy/sbom.py target/sbom
+	bash deploy/licenses.sh >target/sbom/THIRD-PARTY.txt

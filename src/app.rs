@@ -88,7 +88,11 @@ impl App {
     pub async fn open(config: Config, clock: Clock, entropy: Entropy) -> Result<Self> {
         tokio::fs::create_dir_all(&config.data).await.map_err(Error::internal)?;
         let store = Store::connect(&config.storage, config.terms.clone(), clock, entropy).await?;
-        store.migrate().await?;
+        if config.storage.migrate {
+            store.migrate().await?;
+        } else {
+            store.refuse_older().await?;
+        }
         store.identify(Instance::open(&config.data, store.entropy())?).await?;
         let auth = Auth::open(config.auth.clone(), &config.data, store.entropy())?;
         let modules = Modules::open(&config.modules_url).map_err(Error::internal)?;

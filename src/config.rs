@@ -16,6 +16,8 @@ pub struct Storage {
     pub acquire_timeout: Duration,
     /// How long PostgreSQL works on one statement before it gives up.
     pub statement_timeout: Duration,
+    /// Whether a process that finds the schema older than itself migrates it; otherwise it refuses to start.
+    pub migrate: bool,
 }
 
 impl Storage {
@@ -27,6 +29,7 @@ impl Storage {
             max_connections: 12,
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
+            migrate: true,
         }
     }
 }

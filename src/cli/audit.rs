@@ -81,7 +81,7 @@ pub(super) async fn run(command: AuditCommand, settings: &Settings) -> Result<()
 async fn open(settings: &Settings) -> Result<App, Failure> {
     let config = settings.config();
     let store = connect(&config).await?;
-    refuse_pending(&store.pending_migrations().await?)?;
+    refuse_pending(&store.difference().await?.pending)?;
     drop(store);
     Ok(App::open(config, Clock::System, Entropy::system()).await?)
 }

@@ -6,13 +6,13 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{
-    failure::Failure,
+    failure::{Failure, waits_for},
     output::Output,
     settings::{Settings, redacted},
 };
 use crate::{
     config::Config,
-    store::{Clock, Entropy, Store},
+    store::{Clock, Difference, Entropy, Store},
 };
 
 /// `zerostate migrate …`
@@ -43,18 +43,18 @@ pub(super) async fn migrate(command: MigrateCommand, settings: &Settings) -> Res
     let config = settings.config();
     let store = connect(&config).await?;
     let mut output = Output::new();
-    let pending = store.pending_migrations().await?;
+    let Difference { pending, newer } = store.difference().await?;
     match command {
         MigrateCommand::Up => {
-            store.migrate().await?;
-            for name in &pending {
+            for name in &store.migrate().await? {
                 writeln!(output, "applied {name}")?;
             }
             writeln!(output, "{} is up to date", redacted(&config.storage.url))?;
         }
         MigrateCommand::Status { json } => {
             if json {
-                output.json(&json!({ "database": redacted(&config.storage.url), "pending": pending }))?;
+                output
+                    .json(&json!({ "database": redacted(&config.storage.url), "pending": pending, "newer": newer }))?;
             } else if pending.is_empty() {
                 writeln!(output, "{} is up to date", redacted(&config.storage.url))?;
             } else {
@@ -66,7 +66,7 @@ pub(super) async fn migrate(command: MigrateCommand, settings: &Settings) -> Res
         }
         MigrateCommand::Down { steps } => {
             store.migrate_down(steps).await?;
-            let left = store.pending_migrations().await?;
+            let left = store.difference().await?.pending;
             for name in left.iter().filter(|name| !pending.contains(name)).rev() {
                 writeln!(output, "took back {name}")?;
             }
@@ -76,12 +76,5 @@ pub(super) async fn migrate(command: MigrateCommand, settings: &Settings) -> Res
 }
 
 pub(super) fn refuse_pending(pending: &[String]) -> Result<(), Failure> {
-    if pending.is_empty() {
-        return Ok(());
-    }
-    let (count, noun) = (pending.len(), if pending.len() == 1 { "migration" } else { "migrations" });
-    Err(Failure::configuration(
-        format!("The database waits for {count} {noun}."),
-        "Run `zerostate migrate up`, or `zerostate serve`, which does it at its start.",
-    ))
+    if pending.is_empty() { Ok(()) } else { Err(waits_for(pending)) }
 }

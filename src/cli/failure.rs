@@ -4,7 +4,7 @@ use std::fmt;
 
 use sea_orm::DbErr;
 
-use crate::{agent::modules::ModulesError, error::Error};
+use crate::{agent::modules::ModulesError, error::Error, store::SchemaRefused};
 
 /// The exit codes other than 0 for success. Wrong usage is 2 and is said by the parser of the arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,9 +80,28 @@ impl From<Error> for Failure {
     }
 }
 
+/// The database lacks these migrations.
+pub(super) fn waits_for(pending: &[String]) -> Failure {
+    let (count, noun) = (pending.len(), if pending.len() == 1 { "migration" } else { "migrations" });
+    Failure::configuration(
+        format!("The database waits for {count} {noun}."),
+        "Run `zerostate migrate up`, or `zerostate serve --migrate auto`, which does it at its start.",
+    )
+}
+
 /// Tells what kind of trouble an internal error is.
 fn of_source(source: &(dyn std::error::Error + Send + Sync + 'static)) -> Failure {
     let said = chain(source);
+    match source.downcast_ref::<SchemaRefused>() {
+        Some(SchemaRefused::Older(pending)) => return waits_for(pending),
+        Some(SchemaRefused::Apart(_)) => {
+            return Failure::configuration(
+                format!("The database is of another line of releases: {said}."),
+                "Run the version of zerostate that migrated it last.",
+            );
+        }
+        None => {}
+    }
     let database = source.downcast_ref::<DbErr>();
     if let Some(DbErr::Migration(_)) = database {
         return Failure::configuration(

@@ -46,6 +46,17 @@ pub(super) struct Settings {
         value_parser = clap::value_parser!(u32).range(1..=1_000)
     )]
     pub(super) max_connections: Option<u32>,
+    /// What a service does that finds the schema older than itself: `auto` migrates it, `check` refuses to start.
+    #[arg(
+        long,
+        global = true,
+        env = "ZEROSTATE_MIGRATE",
+        value_name = "WHEN",
+        value_enum,
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    pub(super) migrate: Migrations,
     /// Where modules are kept: a folder or s3://bucket/prefix; `modules` in the data folder when it is left out.
     #[arg(long, global = true, env = "ZEROSTATE_MODULES", value_name = "PLACE")]
     pub(super) modules: Option<String>,
@@ -115,6 +126,15 @@ pub(super) struct Settings {
     pub(super) address_header: Option<String>,
     #[command(flatten)]
     pub(super) limits: LimitSettings,
+}
+
+/// Who migrates the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Migrations {
+    /// The first process that needs it.
+    Auto,
+    /// An operator, by `zerostate migrate up`.
+    Check,
 }
 
 /// Declares a setting for each limit: `name: kind(least..=most) = "VARIABLE", "what it is"`.
@@ -203,6 +223,7 @@ impl Settings {
         if let Some(connections) = self.max_connections {
             config.storage.max_connections = connections;
         }
+        config.storage.migrate = self.migrate == Migrations::Auto;
         if let Some(modules) = &self.modules {
             config.modules_url.clone_from(modules);
         }

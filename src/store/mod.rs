@@ -16,6 +16,7 @@ mod identity;
 pub(crate) mod keys;
 mod once;
 mod outage;
+mod schema;
 mod work;
 
 use std::{
@@ -28,10 +29,9 @@ use std::{
 };
 
 use entity::{event, instance};
-use migration::{Migrator, MigratorTrait};
 use sea_orm::{
     AccessMode, ActiveValue::Set, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait,
-    IsolationLevel, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions,
+    IsolationLevel, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions,
     TransactionTrait, sea_query::OnConflict,
 };
 use sqlx::{
@@ -46,6 +46,7 @@ pub use failpoint::failpoint;
 pub use identity::Instance;
 pub use once::{Answer, Once, OnceRefused};
 pub use outage::is_outage;
+pub use schema::{Difference, SchemaRefused};
 pub use work::{Work, derived_uuid, first_id};
 
 use crate::{
@@ -58,8 +59,6 @@ use crate::{
 const STATEMENT_CACHE: usize = 512;
 /// A connection that was idle for longer is tried before it is used.
 const IDLE_BEFORE_PING: Duration = Duration::from_secs(30);
-/// The key of the advisory lock under which PostgreSQL is migrated.
-const MIGRATION_LOCK: i64 = 0x7a65_726f_7374;
 
 /// The database with what every unit of work needs. Cheap to clone.
 #[derive(Clone)]
@@ -123,48 +122,6 @@ impl Store {
             books_broken,
         };
         Ok(Self(Arc::new(inner)))
-    }
-
-    /// Brings the schema up to date. Several processes may call this at once on PostgreSQL; one does it, the others wait.
-    pub async fn migrate(&self) -> Result<()> {
-        if self.0.backend == DbBackend::Sqlite {
-            return Ok(Migrator::up(&self.0.writer, None).await?);
-        }
-        let pool = self.0.writer.get_postgres_connection_pool();
-        let mut lock = pool.acquire().await.map_err(Error::internal)?;
-        sqlx::query("SELECT pg_advisory_lock($1)")
-            .bind(MIGRATION_LOCK)
-            .execute(&mut *lock)
-            .await
-            .map_err(Error::internal)?;
-        let migrated = Migrator::up(&self.0.writer, None).await;
-        sqlx::query("SELECT pg_advisory_unlock($1)")
-            .bind(MIGRATION_LOCK)
-            .execute(&mut *lock)
-            .await
-            .map_err(Error::internal)?;
-        Ok(migrated?)
-    }
-
-    /// The names of the migrations that this program has and the database has not.
-    pub async fn pending_migrations(&self) -> Result<Vec<String>> {
-        let pending = Migrator::get_pending_migrations(&self.0.writer).await?;
-        Ok(pending.iter().map(|migration| migration.name().to_owned()).collect())
-    }
-
-    /// The same of a database that was migrated before, asked where reading is: it does not wait behind those that write.
-    pub async fn missing_migrations(&self) -> Result<Vec<String>> {
-        let applied = Statement::from_string(self.0.backend, "SELECT version FROM seaql_migrations");
-        let rows = self.0.reader.query_all_raw(applied).await?;
-        let applied: Vec<String> =
-            rows.iter().map(|row| row.try_get("", "version")).collect::<std::result::Result<_, _>>()?;
-        let known = Migrator::migrations().into_iter().map(|migration| migration.name().to_owned());
-        Ok(known.filter(|name| !applied.contains(name)).collect())
-    }
-
-    /// Takes back the newest `steps` migrations.
-    pub async fn migrate_down(&self, steps: u32) -> Result<()> {
-        Ok(Migrator::down(&self.0.writer, Some(steps)).await?)
     }
 
     /// Makes this process speak for the market that the database belongs to. The first process of a new database writes down

@@ -94,9 +94,9 @@ async fn ping(app: &App) -> Check {
 
 async fn migrations(app: &App) -> Check {
     let started = Instant::now();
-    let fault = match tokio::time::timeout(DATABASE_PATIENCE, app.store().missing_migrations()).await {
-        Ok(Ok(pending)) if pending.is_empty() => None,
-        Ok(Ok(pending)) => Some(format!("not applied: {}", pending.join(", "))),
+    let fault = match tokio::time::timeout(DATABASE_PATIENCE, app.store().difference()).await {
+        Ok(Ok(schema)) if schema.pending.is_empty() => None,
+        Ok(Ok(schema)) => Some(format!("not applied: {}", schema.pending.join(", "))),
         Ok(Err(_)) | Err(_) => Some("the database does not say".to_owned()),
     };
     Check::new("migrations", started, fault)

@@ -67,6 +67,8 @@ mod permission;
 #[cfg(test)]
 mod race;
 #[cfg(test)]
+mod release;
+#[cfg(test)]
 mod reputation;
 #[cfg(test)]
 mod secrets;

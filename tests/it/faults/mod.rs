@@ -21,6 +21,7 @@ mod disk;
 mod failover;
 mod network;
 mod power;
+mod rolling;
 
 use std::{path::Path, time::Duration};
 

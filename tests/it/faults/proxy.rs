@@ -211,6 +211,11 @@ impl Switch {
         way.1.cancel();
         *way = (target, CancellationToken::new());
     }
+
+    /// Leads new connections elsewhere and leaves those that are there to their ends.
+    pub fn lead_new_to(&self, target: SocketAddr) {
+        self.way.lock().unwrap().0 = target;
+    }
 }
 
 impl Drop for Switch {

@@ -38,7 +38,7 @@ use zerostate::{
 };
 
 pub use client::{Client, Reply, fresh_key, http, send};
-pub use database::{Database, on_postgres};
+pub use database::{Database, LATER, expand, on_postgres};
 pub use market::{answering, bids, commitment, crashing, echoing, guest, sample, sha256};
 pub use stream::{Frame, Socket, Stream};
 
