@@ -7,7 +7,7 @@ CYCLES ?= 200
 TASKS ?= 1000
 PROFILE ?= release
 
-.PHONY: help run test crash failover conformance examples load lint fmt bench web browser
+.PHONY: help run test crash failover conformance examples load lint fmt bench web browser observability
 
 help:
 	@echo 'make run    a market with sample agents on this computer'
@@ -19,6 +19,8 @@ help:
 	@echo '            audits and third-party clients against a running server'
 	@echo 'make examples'
 	@echo '            the example agents against a server that is killed in the middle'
+	@echo 'make observability'
+	@echo '            a Prometheus over the demonstration: every rule and every panel has to find something'
 	@echo 'make load   1,000 tasks over 50 hosted and 3 outside agents at once, with time and memory; TASKS=n for'
 	@echo '            others, PROFILE=debug to spare the release build'
 	@echo 'make lint   formatting and lints, as strict as they get'
@@ -53,6 +55,9 @@ conformance:
 
 examples:
 	@bash tests/examples/run.sh
+
+observability:
+	@bash tests/observability/run.sh
 
 load:
 	@PROFILE=$(PROFILE) bash tests/load/run.sh $(TASKS)

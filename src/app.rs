@@ -102,6 +102,9 @@ impl App {
         let metrics = Arc::new(Metrics::new()?);
         let work_waits = Arc::new(Notify::new());
         let (messages_wait, step_ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (noticing, asked) = (Arc::clone(&metrics), Arc::clone(&metrics));
+        store.on_notice(move |notice| noticing.noticed(notice))?;
+        sandbox.on_asked(move |how| asked.module_asked(how)).map_err(Error::internal)?;
         let (observed, waits) = (Arc::clone(&metrics), Arc::clone(&work_waits));
         let (told, ended) = (Arc::clone(&messages_wait), Arc::clone(&step_ended));
         store.on_commit(move |events| {
@@ -241,7 +244,11 @@ impl App {
     pub async fn carry_once(&self) -> Result<usize> {
         // Made when it is needed: it reads the certificates of this machine, and there may be none.
         let made = self.0.messenger.get_or_try_init(async || Messenger::new(self.store().clone())).await;
-        made?.carry().await
+        let tried = made?.carry().await?;
+        for tried in &tried {
+            self.metrics().webhook_tried(*tried);
+        }
+        Ok(tried.len())
     }
 
     async fn every(self, period: Duration, what: impl AsyncFn(&Self) -> Result<()>) {
@@ -284,11 +291,12 @@ impl App {
             Reach::Whole => None,
             Reach::Recent { since, .. } => Some(since),
         };
-        let (audit, place) = store
+        let (audit, place, imbalance) = store
             .snapshot(async |db| {
                 let mut audit = ledger::audit(db, signer, References::Text, reach).await?;
                 audit.add("L12", reputation::replay_violations(db, since).await?);
-                Ok((audit, journal::newest_place(db).await?))
+                let imbalance = if audit.whole { Some(ledger::imbalance(db).await?) } else { None };
+                Ok((audit, journal::newest_place(db).await?, imbalance))
             })
             .await?;
         if audit.ok() {
@@ -306,7 +314,7 @@ impl App {
             );
             store.set_books(false);
         }
-        self.metrics().audited(&audit);
+        self.metrics().audited(&audit, at, imbalance);
         *self.0.last_audit.lock().unwrap_or_else(PoisonError::into_inner) = Some(audit.clone());
         Ok(audit)
     }

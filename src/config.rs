@@ -1,7 +1,7 @@
 //! Every setting of the program with its default. Where the values come from (flags, environment, files) is the command
 //! line's business; what they mean is said here.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use url::Url;
 
@@ -310,6 +310,8 @@ pub struct Http {
     /// The header in which a trusted proxy gives the address of the client as the last one. The address of the connection counts
     /// without it.
     pub address_header: Option<String>,
+    /// Where metrics are served with health and readiness, without TLS, instead of on the public port.
+    pub metrics_address: Option<SocketAddr>,
 }
 
 /// How executors run.

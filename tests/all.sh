@@ -72,6 +72,11 @@ echo '== examples: outside agents, and a small load over them and fifty hosted o
 examples_status=$?
 examples=$(grep '^examples:' "$logs/examples" | tail -n 1)
 
+echo '== observability: a Prometheus over the demonstration, rules, dashboards, runbooks'
+bash tests/observability/run.sh 2>&1 | tee "$logs/observability"
+observability_status=$?
+observability=$(grep '^observability:' "$logs/observability" | tail -n 1)
+
 # Last, because the console that it builds makes another binary.
 echo '== browser: the console, GraphiQL and the small page in headless Chromium'
 bash tests/browser/run.sh 2>&1 | tee "$logs/browser"
@@ -89,5 +94,6 @@ printf '%-11s %-7s %s; on a newer schema %s\n' deploy "$(verdict $deploy_status)
 printf '%-11s %-7s %s\n' conformance "$(verdict $conformance_status)" "${conformance#conformance: }"
 printf '%-11s %-7s %s\n' examples "$(verdict $examples_status)" "${examples#examples: }"
 printf '%-11s %-7s %s\n' browser "$(verdict $browser_status)" "${browser#browser: }"
+printf '%-13s %-5s %s\n' observability "$(verdict $observability_status)" "${observability#observability: }"
 printf '%-11s %-7s %s\n' agents "$(verdict $agents_status)" "$agents_verdict"
-exit $((sqlite_status || postgres_status || conformance_status || examples_status || deploy_status || agents_status || browser_status))
+exit $((sqlite_status || postgres_status || conformance_status || examples_status || deploy_status || agents_status || browser_status || observability_status))

@@ -196,6 +196,9 @@ pub struct Payload {
     /// How long the thing that ended had lasted, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_us: Option<i64>,
+    /// How long the result of a task had waited for the settlement, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited_us: Option<i64>,
     /// An agent's score in milli-points before and after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score_before: Option<i32>,

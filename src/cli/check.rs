@@ -15,7 +15,7 @@ use super::{
     output::Output,
     settings::DEFAULT_PORT,
 };
-use crate::graphql;
+use crate::{graphql, metrics};
 
 /// How long a healthy server takes to say so, at most.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -97,6 +97,13 @@ pub(super) fn schema(check: Option<&Path>) -> Result<(), Failure> {
             Err(Failure::failed(what, format!("Run `zerostate schema > {}`.", file.display())))
         }
     }
+}
+
+/// Runs `zerostate metrics`: prints the reference of the metrics.
+pub(super) fn metrics() -> Result<(), Failure> {
+    let mut output = Output::new();
+    write!(output, "{}", metrics::reference())?;
+    Ok(output.flush()?)
 }
 
 /// The number of the first line in which two texts differ, and the two lines.

@@ -88,6 +88,8 @@ enum Command {
     /// Make, check and look into vouchers of payment channels, without a server.
     #[command(subcommand)]
     Voucher(voucher::VoucherCommand),
+    /// Print the reference of the metrics.
+    Metrics,
     /// Ask a server whether it is healthy; exits with 5 when it is not.
     Healthcheck {
         /// The address to ask; /health of this machine when it is left out.
@@ -121,6 +123,7 @@ impl Command {
             | Self::Agent(_)
             | Self::Bid(_)
             | Self::Voucher(_)
+            | Self::Metrics
             | Self::Healthcheck { .. }
             | Self::Version { .. } => "warn",
         }
@@ -182,6 +185,7 @@ async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> 
         Command::Agent(command) => agent::run(command, settings).await,
         Command::Bid(command) => bid::run(&command),
         Command::Voucher(command) => voucher::run(command),
+        Command::Metrics => check::metrics(),
         Command::Healthcheck { url, port } => check::health(url, port).await,
         Command::Version { json } => check::version(json),
     }

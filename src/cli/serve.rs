@@ -68,13 +68,28 @@ pub(super) async fn run(command: ServeCommand, settings: &Settings, port_by_envi
             }
             banner.show("Ctrl-C stops.");
         }
-        serve(&app, listener, &enough).await
+        // Boxed: what serving keeps on its way is large.
+        Box::pin(serve(&app, listener, &enough)).await
     })
     .await
 }
 
-/// Serves until it is enough, then lets everything end.
+/// Serves until it is enough, then lets everything end. Metrics at an address of their own are there until the very end.
 pub(super) async fn serve(app: &App, listener: TcpListener, enough: &CancellationToken) -> Result<(), Failure> {
+    let Some(wanted) = app.config().http.metrics_address else { return serve_public(app, listener, enough).await };
+    let aside = TcpListener::bind(wanted).await.map_err(|error| taken(wanted, &error))?;
+    tracing::info!(event = "metrics", address = %aside.local_addr()?, "metrics are served");
+    let over = CancellationToken::new();
+    let public = async {
+        let served = serve_public(app, listener, enough).await;
+        over.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(public, transport::serve_metrics(app.clone(), aside, over.clone()));
+    served
+}
+
+async fn serve_public(app: &App, listener: TcpListener, enough: &CancellationToken) -> Result<(), Failure> {
     let serving = transport::serve(app.clone(), listener);
     tokio::pin!(serving);
     let served = tokio::select! {
@@ -174,7 +189,8 @@ impl Banner {
         banner.line("GraphQL", &format!("{home}/graphql   {socket}/graphql/ws"));
         banner.line("Schema", &format!("{home}/graphql/schema.graphql"));
         banner.line("Health", &format!("{home}/health"));
-        banner.line("Metrics", &format!("{home}/metrics"));
+        let metrics = http.metrics_address.map_or_else(|| home.to_owned(), |at| format!("http://{}", reachable(at)));
+        banner.line("Metrics", &format!("{metrics}/metrics"));
         banner
     }
 

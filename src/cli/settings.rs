@@ -124,6 +124,9 @@ pub(super) struct Settings {
     /// The header in which a trusted proxy gives the client's address as the last one; without it the connection's counts.
     #[arg(long, global = true, env = "ZEROSTATE_ADDRESS_HEADER", value_name = "NAME", value_parser = header_name)]
     pub(super) address_header: Option<String>,
+    /// Where metrics are served, with health and readiness and without TLS, instead of on the public port: an address with a port.
+    #[arg(long, global = true, env = "ZEROSTATE_METRICS_ADDRESS", value_name = "ADDRESS")]
+    pub(super) metrics_address: Option<SocketAddr>,
     #[command(flatten)]
     pub(super) limits: LimitSettings,
 }
@@ -261,6 +264,7 @@ impl Settings {
         if let Some(name) = &self.address_header {
             config.http.address_header = Some(name.clone());
         }
+        config.http.metrics_address = self.metrics_address;
         self.limits.put_over(&mut config.limits);
         config
     }
@@ -470,6 +474,8 @@ mod tests {
             "3",
             "--execution-timeout",
             "9",
+            "--metrics-address",
+            "127.0.0.1:9091",
             "--allow-private-webhooks",
         ]);
         let config = line.unwrap().settings.config();
@@ -488,6 +494,7 @@ mod tests {
         assert_eq!(config.limits.execution, Duration::from_secs(9));
         assert_eq!(config.limits.sockets, Limits::default().sockets);
         assert!(config.terms.allow_private_webhooks);
+        assert_eq!(config.http.metrics_address.map(|address| address.port()), Some(9091));
         let embedded = read(&["--data", "/d"]).unwrap().settings.config();
         assert_eq!(embedded.storage.url, "sqlite:/d/zerostate.db");
         assert_eq!(embedded.modules_url, "/d/modules");

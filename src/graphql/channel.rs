@@ -806,7 +806,10 @@ impl ChannelMutation {
             let (amount, expected) = (input.amount.0, input.expected_nonce.map(|nonce| nonce.0));
             let deduct =
                 async |work: &mut crate::store::Work| stream::deduct(work, id, amount, context, expected).await;
-            Ok(once(ctx, &input, deduct).await?.value.into())
+            let payment = ctx.app().metrics().payment();
+            let deducted = once(ctx, &input, deduct).await;
+            payment.ended(&deducted);
+            Ok(deducted?.value.into())
         })
         .await
     }
@@ -822,7 +825,11 @@ impl ChannelMutation {
         payload(ctx, async {
             let id: ChannelId = parse_id(&input.channel_id, "channelId")?;
             let offer = input.voucher.offer()?;
-            receipt(once(ctx, &input, async |work| stream::claim(work, id, &offer).await).await?.value)
+            let payment = ctx.app().metrics().payment();
+            let claimed = once(ctx, &input, async |work| stream::claim(work, id, &offer).await).await;
+            let claimed = claimed.and_then(|done| receipt(done.value));
+            payment.ended(&claimed);
+            claimed
         })
         .await
     }
@@ -876,7 +883,14 @@ impl ChannelMutation {
             };
             let expected = input.expected_nonce.map(|nonce| nonce.0);
             let settle = async |work: &mut crate::store::Work| stream::settle(work, id, settlement, expected).await;
-            receipt(once(ctx, &input, settle).await?.value)
+            // A close that only ends the channel is no payment.
+            let pays = settlement.voucher.is_some() || settlement.cooperative.is_some();
+            let payment = pays.then(|| ctx.app().metrics().payment());
+            let settled = once(ctx, &input, settle).await.and_then(|done| receipt(done.value));
+            if let Some(payment) = payment {
+                payment.ended(&settled);
+            }
+            settled
         })
         .await
     }

@@ -39,7 +39,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-pub use audit::{Audit, Check, Reach, audit, names};
+pub use audit::{Audit, Check, Reach, audit, imbalance, names};
 use rules::{LedgerRefused, Leg, split_fee};
 
 use crate::{

@@ -30,12 +30,13 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use entity::{
     event::{self, Kind, Payload},
     id::{AgentId, AuctionId, ChannelId, DelegationId, Id, TaskId, UserId},
+    time::Timestamp,
 };
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Iterable, Statement, TransactionTrait, Value};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use super::Store;
+use super::{Notice, Store};
 use crate::error::{Error, Result, refusals};
 
 /// Lines that the live feed keeps for a subscriber that is busy.
@@ -240,8 +241,16 @@ pub(super) struct Hub {
 #[derive(Debug, Default)]
 struct State {
     position: Cursor,
+    begun: bool,
     topics: HashMap<Topic, broadcast::Sender<Arc<Line>>>,
     closed: bool,
+}
+
+impl State {
+    /// The place of the newest line that was told, if the feed has begun.
+    fn told(&self) -> Option<i64> {
+        self.begun.then_some(self.position.0)
+    }
 }
 
 impl Hub {
@@ -320,7 +329,10 @@ impl Follow {
                     return Some(Ok(line));
                 }
                 Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => self.replaying = true,
+                Err(broadcast::error::RecvError::Lagged(lines)) => {
+                    self.store.notice(Notice::Lagged(lines));
+                    self.replaying = true;
+                }
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }
@@ -409,6 +421,23 @@ impl Store {
         Ok(Cursor(newest.map(|row| row.try_get("", "place")).transpose()?.unwrap_or(0)))
     }
 
+    /// When the oldest line was committed that the live feed of this process has not told yet, if it has begun and there is one.
+    pub(crate) async fn oldest_untold(&self) -> Result<Option<Timestamp>> {
+        let Some(told) = self.0.hub.state().told() else { return Ok(None) };
+        let oldest = "SELECT MIN(occurred_at) AS oldest FROM";
+        let sql = if self.0.backend == DbBackend::Sqlite {
+            format!("{oldest} (SELECT occurred_at FROM events WHERE id > {told} ORDER BY id LIMIT 1) untold")
+        } else {
+            format!(
+                "{oldest} ((SELECT occurred_at FROM events WHERE place > {told} ORDER BY place LIMIT 1) UNION ALL \
+                 (SELECT occurred_at FROM events WHERE place IS NULL ORDER BY id LIMIT 1)) untold"
+            )
+        };
+        let row = self.read().query_one_raw(Statement::from_string(self.0.backend, sql)).await?;
+        let oldest: Option<i64> = row.map(|row| row.try_get("", "oldest")).transpose()?.flatten();
+        Ok(oldest.map(Timestamp::from_micros))
+    }
+
     /// Gives every committed line on PostgreSQL that has none its place, and wakes the tailers of all instances if there was one:
     /// whoever gives the places tells, for nobody else will find them without.
     #[expect(
@@ -470,7 +499,9 @@ impl Store {
     async fn begin_tail(&self) -> Result<()> {
         self.give_places().await?;
         let head = self.head().await?;
-        self.0.hub.state().position = head;
+        let mut state = self.0.hub.state();
+        (state.position, state.begun) = (head, true);
+        drop(state);
         Ok(())
     }
 

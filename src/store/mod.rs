@@ -65,6 +65,18 @@ const IDLE_BEFORE_PING: Duration = Duration::from_secs(30);
 pub struct Store(Arc<Inner>);
 
 type CommitHook = Box<dyn Fn(&[event::Model]) + Send + Sync>;
+type NoticeHook = Box<dyn Fn(Notice) + Send + Sync>;
+
+/// What the store alone notices, for those who count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// A follower was too slow for this many lines of the live feed and reads them from the log.
+    Lagged(u64),
+    /// A conflict or an outage of the database undid a unit of work, which is to be tried again.
+    ToBeRetried,
+    /// A unit of work that settled a task was undone by a failure.
+    SettlementUndone,
+}
 
 struct Inner {
     writer: DatabaseConnection,
@@ -76,6 +88,7 @@ struct Inner {
     hub: events::Hub,
     instance: OnceLock<Instance>,
     on_commit: OnceLock<CommitHook>,
+    on_notice: OnceLock<NoticeHook>,
     statements: Arc<AtomicU64>,
     books_broken: AtomicBool,
 }
@@ -106,7 +119,7 @@ impl Store {
         }
         let backend = writer.get_database_backend();
         let hub = events::Hub::new();
-        let (instance, on_commit) = (OnceLock::new(), OnceLock::new());
+        let (instance, on_commit, on_notice) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let books_broken = AtomicBool::new(false);
         let inner = Inner {
             writer,
@@ -118,6 +131,7 @@ impl Store {
             hub,
             instance,
             on_commit,
+            on_notice,
             statements,
             books_broken,
         };
@@ -192,6 +206,26 @@ impl Store {
         self.0.on_commit.set(Box::new(hook)).map_err(|_| Error::internal("the commit hook is set already"))
     }
 
+    /// Registers the one listener that is told what the store notices.
+    pub(crate) fn on_notice(&self, hook: impl Fn(Notice) + Send + Sync + 'static) -> Result<()> {
+        self.0.on_notice.set(Box::new(hook)).map_err(|_| Error::internal("the notice hook is set already"))
+    }
+
+    fn notice(&self, notice: Notice) {
+        if let Some(hook) = self.0.on_notice.get() {
+            hook(notice);
+        }
+    }
+
+    /// Tells of a unit of work that did not happen because of the database.
+    fn notice_failure(&self, error: &Error) {
+        if let Error::Internal(source) = error
+            && is_outage(&**source)
+        {
+            self.notice(Notice::ToBeRetried);
+        }
+    }
+
     /// Says whether the books are in order. While they are not, nothing in this process moves credits.
     pub fn set_books(&self, in_order: bool) {
         self.0.books_broken.store(!in_order, Ordering::SeqCst);
@@ -223,6 +257,10 @@ impl Store {
 
     /// Runs `verb` as one unit of work: all of it happens, and is announced, or nothing.
     pub async fn write<T>(&self, caller: Caller, verb: impl AsyncFnOnce(&mut Work) -> Result<T>) -> Result<T> {
+        self.attempt(caller, verb).await.inspect_err(|error| self.notice_failure(error))
+    }
+
+    async fn attempt<T>(&self, caller: Caller, verb: impl AsyncFnOnce(&mut Work) -> Result<T>) -> Result<T> {
         let mut work = self.begin(caller).await?;
         match verb(&mut work).await {
             Ok(value) => {
@@ -256,17 +294,17 @@ impl Store {
         self.0.hub.committed();
     }
 
-    /// Connections of the pool for reading: all of them, and those that are idle.
+    /// Connections of the pool for reading: all of them, those that are idle, and how many there may be.
     #[must_use]
-    pub fn pool(&self) -> (u32, u32) {
-        let (size, idle) = if self.0.backend == DbBackend::Sqlite {
+    pub fn pool(&self) -> (u32, u32, u32) {
+        let (size, idle, most) = if self.0.backend == DbBackend::Sqlite {
             let pool = self.0.reader.get_sqlite_connection_pool();
-            (pool.size(), pool.num_idle())
+            (pool.size(), pool.num_idle(), pool.options().get_max_connections())
         } else {
             let pool = self.0.reader.get_postgres_connection_pool();
-            (pool.size(), pool.num_idle())
+            (pool.size(), pool.num_idle(), pool.options().get_max_connections())
         };
-        (size, u32::try_from(idle).unwrap_or(u32::MAX))
+        (size, u32::try_from(idle).unwrap_or(u32::MAX), most)
     }
 
     /// Whether the database answers.

@@ -9,7 +9,7 @@ use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait, SqlErr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use super::{Store, Work, failpoint};
+use super::{Notice, Store, Work, failpoint};
 use crate::{
     caller::Caller,
     error::{Error, Refusal, Result, refusals},
@@ -76,6 +76,18 @@ impl Store {
     where
         T: Serialize + DeserializeOwned,
     {
+        self.attempt_once(caller, once, verb).await.inspect_err(|error| self.notice_failure(error))
+    }
+
+    async fn attempt_once<T>(
+        &self,
+        caller: Caller,
+        once: Once,
+        verb: impl AsyncFnOnce(&mut Work) -> Result<T>,
+    ) -> Result<Answer<T>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         let user = caller.user()?;
         let mut work = self.begin(caller.clone()).await?;
         if let Some(record) = find(work.tx(), user, &once).await? {
@@ -118,6 +130,7 @@ impl Store {
             }
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
                 work.rollback().await?;
+                self.notice(Notice::ToBeRetried);
                 let record = find(&self.0.writer, user, &once).await?;
                 let record = record.ok_or(Error::Unavailable("An identical request was in progress; try again."))?;
                 replay(&record, &once)

@@ -2,7 +2,7 @@
 
 use std::sync::{
     OnceLock,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use entity::{
@@ -16,7 +16,7 @@ use sea_orm::{
 };
 use uuid::{Builder, Uuid};
 
-use super::{Event, Instance, Store, failpoint};
+use super::{Event, Instance, Notice, Store, failpoint};
 use crate::{
     caller::Caller,
     config::Terms,
@@ -34,12 +34,14 @@ pub struct Work {
     /// Microseconds of the instant before which this cannot happen.
     least: AtomicI64,
     events: Vec<Event>,
+    settles: AtomicBool,
 }
 
 impl Work {
     pub(super) fn new(store: Store, tx: DatabaseTransaction, caller: Caller) -> Self {
         let began = store.clock().now();
-        Self { store, tx, caller, began, locked: OnceLock::new(), least: AtomicI64::new(0), events: Vec::new() }
+        let (locked, least, events, settles) = (OnceLock::new(), AtomicI64::new(0), Vec::new(), AtomicBool::new(false));
+        Self { store, tx, caller, began, locked, least, events, settles }
     }
 
     /// The transaction, for queries.
@@ -71,6 +73,11 @@ impl Work {
     /// behind that of another process; what happens to one thing stays in order all the same, and nothing takes less than no time.
     pub fn not_before(&self, instant: Timestamp) {
         self.least.fetch_max(instant.micros(), Ordering::Relaxed);
+    }
+
+    /// Says that this settles a task, so that it is counted when it cannot.
+    pub fn settling(&self) {
+        self.settles.store(true, Ordering::Relaxed);
     }
 
     /// The terms of the market.
@@ -148,9 +155,12 @@ impl Work {
                 return Err(error);
             }
         };
-        let Self { store, tx, .. } = self;
+        let Self { store, tx, settles, .. } = self;
         failpoint("store::before_commit");
-        tx.commit().await?;
+        if let Err(error) = tx.commit().await {
+            settlement_undone(&store, &settles);
+            return Err(error.into());
+        }
         failpoint("store::after_commit");
         store.announce(&events);
         Ok(())
@@ -164,9 +174,16 @@ impl Work {
     /// Undoes what is left of a unit of work that failed. The database may have undone it by itself, or be gone: then nothing of it
     /// happened either, and its own error says more than that of the rollback.
     pub(super) async fn undo(self) {
+        settlement_undone(&self.store, &self.settles);
         if let Err(error) = self.rollback().await {
             tracing::warn!(%error, "a failed unit of work could not be undone; the database has dropped it by itself");
         }
+    }
+}
+
+fn settlement_undone(store: &Store, settles: &AtomicBool) {
+    if settles.load(Ordering::Relaxed) {
+        store.notice(Notice::SettlementUndone);
     }
 }
 

@@ -701,6 +701,7 @@ async fn conclude(
     let price = task.price.ok_or_else(|| Error::internal("a settled task without a price"))?;
     let channel = task.channel_id.ok_or_else(|| Error::internal("a settled task without a channel"))?;
     let (paid, succeeded) = (turn.flow.paid, turn.life.status == Status::Completed);
+    work.settling();
     let reason = if succeeded { CloseReason::Settled } else { CloseReason::Refunded };
     let settled = channels::settle(work, channel, (Purse::of(&task), agent.owner_id), paid, reason).await?;
     failpoint("task::paid");
@@ -734,6 +735,7 @@ async fn conclude(
         fee: Some(settled.fee),
         runtime: Some(agent.runtime),
         duration_us: i64::try_from(wall.as_micros()).ok(),
+        waited_us: task.submitted_at.and_then(|came| i64::try_from(work.now().since(came).as_micros()).ok()),
         ..Payload::default()
     };
     record_end(work, &task, Some(agent), kind, settled.returned, payload);

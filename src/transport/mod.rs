@@ -53,6 +53,7 @@ use tokio::{
     net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
@@ -60,6 +61,7 @@ use crate::{
     config::Limits,
     error::{Error, Result},
     graphql::{self, Schema},
+    metrics::{self, Limited, SocketKind},
 };
 use answer::{Fault, code};
 pub use assets::has_console;
@@ -67,7 +69,7 @@ use budget::Budgets;
 use document::Documents;
 use listen::House;
 use places::{Holder, Place, Places};
-use probe::Readiness;
+use probe::{Probe, Readiness};
 use tls::Certificate;
 
 /// The header that names a request.
@@ -107,6 +109,7 @@ struct Edge {
 struct Open {
     _room: OwnedSemaphorePermit,
     _network: Place,
+    _counted: metrics::Open,
 }
 
 impl Edge {
@@ -120,12 +123,17 @@ impl Edge {
     }
 
     /// Takes a place for a socket or an event stream.
-    fn open(&self, origin: Origin) -> std::result::Result<Open, Fault> {
+    fn open(&self, origin: Origin, kind: SocketKind) -> std::result::Result<Open, Fault> {
         let most = self.limits().sockets_per_address;
         let network = self.networks.take(Holder::at(origin), most);
-        let network = network.ok_or_else(|| Fault::crowded(format!("One address may have {most} streams open.")))?;
+        let network = network.ok_or_else(|| {
+            self.app.metrics().limited(Limited::Addresses);
+            Fault::crowded(format!("One address may have {most} streams open."))
+        })?;
         match Arc::clone(&self.room).try_acquire_owned() {
-            Ok(room) if !self.app.stop().is_cancelled() => Ok(Open { _room: room, _network: network }),
+            Ok(room) if !self.app.stop().is_cancelled() => {
+                Ok(Open { _room: room, _network: network, _counted: self.app.metrics().socket(kind) })
+            }
             Ok(_) | Err(_) => Err(Error::Unavailable("No more connections are taken now.").into()),
         }
     }
@@ -170,6 +178,8 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
         app,
     };
     let cors = cors(&edge.app.config().cors_origins);
+    let aside = edge.app.config().http.metrics_address.is_some();
+    let public_metrics = if aside { Router::new() } else { Router::new().route("/metrics", get(probe::metrics)) };
     let router = Router::new()
         .route("/", get(assets::index))
         .route("/console", get(assets::console))
@@ -184,9 +194,9 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
         .route("/agents/{id}/module", put(upload::put))
         .route("/health", get(probe::health))
         .route("/ready", get(probe::ready))
-        .route("/metrics", get(probe::metrics))
         .route("/.well-known/jwks.json", get(probe::jwks))
         .fallback(async || Err::<(), _>(Fault::new(StatusCode::NOT_FOUND, code::NOT_FOUND, "There is no such page.")))
+        .merge(public_metrics)
         .method_not_allowed_fallback(async || {
             let message = "This page does not take this method.";
             Err::<(), _>(Fault::new(StatusCode::METHOD_NOT_ALLOWED, code::METHOD, message))
@@ -211,6 +221,17 @@ pub async fn serve(app: App, listener: TcpListener) -> Result<()> {
     let limits = app.config().limits.clone();
     listen::accept(listener, House { router, limits, certificate, base }, app.stop()).await;
     Ok(())
+}
+
+/// Serves metrics, health and readiness alone, for those who watch the service, until `stop`.
+pub async fn serve_metrics(app: App, listener: TcpListener, stop: CancellationToken) {
+    let limits = app.config().limits.clone();
+    let router = Router::new()
+        .route("/health", get(probe::health))
+        .route("/ready", get(probe::ready))
+        .route("/metrics", get(probe::metrics))
+        .with_state(Probe { app, readiness: Readiness::default() });
+    listen::accept(listener, House { router, limits, certificate: None, base: "".into() }, stop).await;
 }
 
 /// The origins whose pages may call; `*` lets any. Calls carry tokens and never cookies, so an origin gains nothing by itself.

@@ -26,7 +26,7 @@ use crate::{
     app::App,
     caller::Caller,
     graphql::{Budget, Replays, Session},
-    metrics::{self, RequestOutcome},
+    metrics::{self, Limited, RequestOutcome},
 };
 
 /// The parameters of a GraphQL request as GraphQL over HTTP and graphql-transport-ws name them.
@@ -188,6 +188,7 @@ impl Edge {
         let started = Instant::now();
         let most = self.app.config().limits.requests_per_caller;
         let Some(place) = self.requests.take(Holder::of(&caller, origin), most) else {
+            self.app.metrics().limited(Limited::Requests);
             let message = format!("One caller may have {most} requests under way at a time.");
             return Err(Fault::crowded(message));
         };
@@ -246,7 +247,7 @@ impl Edge {
             Err(fault) if fault.status.is_server_error() => RequestOutcome::ServerError,
             Err(_) => RequestOutcome::ClientError,
         };
-        self.app.metrics().request(kind_label(kind), went, Some(started.elapsed()));
+        self.app.metrics().request(kind_label(kind), went, started.elapsed());
         outcome
     }
 }
@@ -255,6 +256,7 @@ impl Edge {
     /// Takes the points of an operation out of what its caller may spend.
     fn charge(&self, holder: Option<Holder>, points: u64) -> Result<Option<Taken>, Fault> {
         self.budgets.take(holder, points, Instant::now()).map_err(|missing| {
+            self.app.metrics().limited(Limited::Points);
             let message = format!("This operation costs {points} points, and there are not enough left for now.");
             Fault { retry_after: Some(missing), ..Fault::crowded(message) }
         })
@@ -357,19 +359,20 @@ impl Following {
 struct Counted {
     app: App,
     went: RequestOutcome,
+    started: Instant,
+    _active: metrics::Open,
 }
 
 impl Counted {
     fn new(app: &App) -> Self {
-        app.metrics().subscriptions(1);
-        Self { app: app.clone(), went: RequestOutcome::Ok }
+        let active = app.metrics().subscription();
+        Self { app: app.clone(), went: RequestOutcome::Ok, started: Instant::now(), _active: active }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.app.metrics().subscriptions(-1);
-        self.app.metrics().request(metrics::OperationType::Subscription, self.went, None);
+        self.app.metrics().request(metrics::OperationType::Subscription, self.went, self.started.elapsed());
     }
 }
 

@@ -1,13 +1,15 @@
 //! What is asked about the process: whether it lives, whether it can work, its metrics, its public keys and its schema.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::{
-    extract::State,
-    http::{HeaderValue, StatusCode, header},
+    extract::{FromRef, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -15,12 +17,28 @@ use super::{
     Edge,
     answer::{self, Fault},
 };
-use crate::app::App;
+use crate::{
+    app::App,
+    error::{Error, Result},
+};
 
 /// How long one look at the database is good for: probes come often and from several sides.
 const DATABASE_GOOD_FOR: Duration = Duration::from_secs(1);
 /// How long the database may take to answer.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the probes ask. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Probe {
+    pub(super) app: App,
+    pub(super) readiness: Readiness,
+}
+
+impl FromRef<Edge> for Probe {
+    fn from_ref(edge: &Edge) -> Self {
+        Self { app: edge.app.clone(), readiness: edge.readiness.clone() }
+    }
+}
 
 /// What was found out lately. Cheap to clone.
 #[derive(Clone, Default)]
@@ -129,20 +147,45 @@ pub(super) async fn health() -> &'static str {
 }
 
 /// `GET /ready`: whether requests should be sent here, and if not, why.
-pub(super) async fn ready(State(edge): State<Edge>) -> Response {
-    let checks = edge.readiness.checks(&edge.app).await;
+pub(super) async fn ready(State(probe): State<Probe>) -> Response {
+    let checks = probe.readiness.checks(&probe.app).await;
     let ready = checks.iter().all(|check| check.fault.is_none());
     let (status, word) = if ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
     let checks: Vec<Value> = checks.iter().map(Check::json).collect();
     answer::body(status, answer::JSON, &json!({ "status": word, "checks": checks }))
 }
 
-/// `GET /metrics`, in the text format of Prometheus.
-pub(super) async fn metrics(State(edge): State<Edge>) -> Response {
-    match edge.app.metrics().render() {
-        Ok(text) => typed("text/plain; version=0.0.4; charset=utf-8", text),
+/// `GET /metrics`, in the text format of Prometheus, compressed for whoever takes gzip, as Prometheus does.
+pub(super) async fn metrics(State(probe): State<Probe>, headers: HeaderMap) -> Response {
+    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+    let packed = takes_gzip(&headers);
+    let rendered = probe.app.metrics().render().and_then(|text| {
+        let bytes = if packed { gzip(text.as_bytes())? } else { text.into_bytes() };
+        Ok(([(header::CONTENT_TYPE, TEXT), (header::VARY, "accept-encoding")], bytes).into_response())
+    });
+    match rendered {
+        Ok(mut response) => {
+            if packed {
+                response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            response
+        }
         Err(error) => Fault::from(error).into_response(),
     }
+}
+
+/// Whether a client takes gzip: it names it, and not with a weight of nothing.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let named = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    named.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
+        name.trim().eq_ignore_ascii_case("gzip") && !matches!(weight.trim(), "q=0" | "q=0.0" | "q=0.00" | "q=0.000")
+    })
+}
+
+fn gzip(text: &[u8]) -> Result<Vec<u8>> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+    packer.write_all(text).and_then(|()| packer.finish()).map_err(Error::internal)
 }
 
 /// `GET /.well-known/jwks.json`: the keys that access tokens are signed with.

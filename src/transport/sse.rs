@@ -43,7 +43,10 @@ use super::{
     operation::{Operation, panicked},
     places::{Holder, Place},
 };
-use crate::caller::Caller;
+use crate::{
+    caller::Caller,
+    metrics::{Limited, SocketKind},
+};
 
 /// The media type of an event stream.
 pub(super) const MEDIA_TYPE: &str = "text/event-stream; charset=utf-8";
@@ -65,11 +68,14 @@ pub(super) struct Follower {
 
 /// Answers an operation as a stream.
 pub(super) fn open(edge: &Edge, mut operation: Operation, follower: Follower) -> Result<Response, Fault> {
-    let open = edge.open(follower.origin)?;
+    let open = edge.open(follower.origin, SocketKind::EventStream)?;
     let most = edge.limits().sockets_per_caller;
     let holder = follower.caller.user_id().map(Holder::User);
     let place = edge.streams.take(holder, most);
-    let place = place.ok_or_else(|| Fault::crowded(format!("One caller may have {most} streams open.")))?;
+    let place = place.ok_or_else(|| {
+        edge.app.metrics().limited(Limited::Streams);
+        Fault::crowded(format!("One caller may have {most} streams open."))
+    })?;
     if operation.kind == OperationType::Subscription {
         with_cursor(&mut operation, follower.last_event_id.as_deref());
     }

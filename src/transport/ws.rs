@@ -63,7 +63,12 @@ use super::{
     operation::{Operation, Parameters, panicked},
     places::{Holder, Place},
 };
-use crate::{caller::Caller, config::Limits, error::Error};
+use crate::{
+    caller::Caller,
+    config::Limits,
+    error::Error,
+    metrics::{Limited, SocketKind},
+};
 
 /// The one sub-protocol that is spoken.
 const PROTOCOL: &str = "graphql-transport-ws";
@@ -184,7 +189,7 @@ pub(super) async fn upgrade(
         Ok(token) => token,
         Err(error) => return Fault::from(error).json(&id),
     };
-    let open = match edge.open(origin) {
+    let open = match edge.open(origin, SocketKind::WebSocket) {
         Ok(open) => open,
         Err(fault) => return fault.json(&id),
     };
@@ -402,6 +407,7 @@ impl Conversation {
         };
         let most = self.edge.limits().sockets_per_caller;
         let Some(place) = self.edge.streams.take(caller.user_id().map(Holder::User), most) else {
+            self.edge.app.metrics().limited(Limited::Streams);
             return Err(Close::later("Too many connections; try again later"));
         };
         self.signed_in = Some(SignedIn { token, caller, warned: false, _place: place });

@@ -65,6 +65,19 @@ enum Came {
     Nothing(&'static str),
 }
 
+/// What a try has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tried {
+    /// The address took the message.
+    Delivered,
+    /// It did not, and the message is tried again.
+    Retried,
+    /// It did not, and that was the last try.
+    GivenUp,
+    /// Somebody else has tried since, or the message was given up meanwhile: this try does not count.
+    Overtaken,
+}
+
 impl Messenger {
     /// Nothing is sent yet.
     pub fn new(store: Store) -> Result<Self> {
@@ -83,21 +96,18 @@ impl Messenger {
         Ok(Self { store, client })
     }
 
-    /// Sends what is due, one message for an agent at most. Answers how many messages it had in hand.
-    pub async fn carry(&self) -> Result<usize> {
+    /// Sends what is due, one message for an agent at most. Answers what each try came to.
+    pub async fn carry(&self) -> Result<Vec<Tried>> {
         // Looking first keeps an idle messenger from the one writer of SQLite.
         if due(self.store.clock().now()).limit(1).one(self.store.read()).await?.is_none() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         let messages = self.store.write(Caller::System, async |work| claim(work).await).await?;
         let carried = join_all(messages.iter().map(|message| async move {
             let came = self.send(message).await;
             self.store.write(Caller::System, async |work| note(work, message, came).await).await
         }));
-        for noted in carried.await {
-            noted?;
-        }
-        Ok(messages.len())
+        carried.await.into_iter().collect()
     }
 
     async fn send(&self, message: &Message) -> Came {
@@ -189,24 +199,28 @@ async fn claim(work: &mut Work) -> Result<Vec<Message>> {
 }
 
 /// Writes down how a try went, unless somebody else has tried since or the message was given up.
-async fn note(work: &mut Work, message: &Message, came: Came) -> Result<()> {
+async fn note(work: &mut Work, message: &Message, came: Came) -> Result<Tried> {
     let row = delivery::Entity::find_by_id(message.row.id)
         .filter(delivery::Column::Status.eq(Status::Pending))
         .filter(delivery::Column::Attempts.eq(message.row.attempts))
         .lock_exclusive()
         .one(work.tx())
         .await?;
-    let Some(row) = row else { return Ok(()) };
+    let Some(row) = row else { return Ok(Tried::Overtaken) };
     let (answer, error) = match came {
         Came::Answer(status @ 200..=299) => {
-            return end(work, row.id, Status::Delivered, (Some(i32::from(status)), None)).await;
+            end(work, row.id, Status::Delivered, (Some(i32::from(status)), None)).await?;
+            return Ok(Tried::Delivered);
         }
         Came::Answer(status) => (Some(i32::from(status)), "REFUSED"),
         Came::Nothing(code) => (None, code),
     };
     let noise = u32::from_be_bytes(work.random());
     match rules::after_miss(row.attempts, answer == Some(410), noise) {
-        AfterMiss::GiveUp => end(work, row.id, Status::Failed, (answer, Some(error))).await,
+        AfterMiss::GiveUp => {
+            end(work, row.id, Status::Failed, (answer, Some(error))).await?;
+            Ok(Tried::GivenUp)
+        }
         AfterMiss::Retry(pause) => {
             delivery::Entity::update_many()
                 .col_expr(delivery::Column::NextAt, Expr::value(Some(work.now().after(pause))))
@@ -215,7 +229,7 @@ async fn note(work: &mut Work, message: &Message, came: Came) -> Result<()> {
                 .filter(delivery::Column::Id.eq(row.id))
                 .exec(work.tx())
                 .await?;
-            Ok(())
+            Ok(Tried::Retried)
         }
     }
 }

@@ -1312,15 +1312,15 @@ async fn what_happens_to_channels_is_counted() {
             let line = text.lines().find(|line| line.starts_with(&format!("zerostate_{series} ")));
             line.unwrap_or_else(|| panic!("{series}")).rsplit_once(' ').unwrap().1.to_owned()
         };
-        let events = ["opened", "topped_up", "paid", "closing", "reopened", "closed", "equivocation"];
+        let events = ["opened", "funded", "paid", "closing", "reopened", "closed", "equivocation"];
         let mut all: Vec<String> =
             events.iter().map(|event| number(&format!("payment_channel_events_total{{event=\"{event}\"}}"))).collect();
         all.extend(
             [
-                "payments_total",
-                "payment_amount_credits_count",
-                "payment_amount_credits_sum",
-                "fees_micro_credits_total",
+                "payments_total{asset=\"credits\",outcome=\"succeeded\"}",
+                "payment_amount_credits_count{asset=\"credits\"}",
+                "payment_amount_credits_sum{asset=\"credits\"}",
+                "fees_micro_credits_total{asset=\"credits\"}",
             ]
             .map(number),
         );

@@ -35,8 +35,8 @@ mod world;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -263,6 +263,26 @@ struct Inner {
     compiled: Cache<[u8; 32], Arc<OnceCell<Prepared>>>,
     runs: Arc<Semaphore>,
     compiles: Arc<Semaphore>,
+    on_asked: OnceLock<AskedHook>,
+}
+
+type AskedHook = Box<dyn Fn(Asked) + Send + Sync>;
+
+/// How a module was found that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It was compiled before.
+    Ready,
+    /// It had to be compiled.
+    Compiled,
+}
+
+impl Inner {
+    fn asked(&self, asked: Asked) {
+        if let Some(hook) = self.on_asked.get() {
+            hook(asked);
+        }
+    }
 }
 
 /// A module that only waits for an instance; or the fault that every run of it has, kept so that it is found once.
@@ -330,8 +350,15 @@ impl Sandbox {
                 compiled: Cache::builder().max_capacity(config.cache_bytes >> 10).weigher(kibibytes).build(),
                 runs: permits(slots),
                 compiles: permits(config.concurrent_compiles),
+                on_asked: OnceLock::new(),
             }),
         })
+    }
+
+    /// Registers the one listener that is told of every module that is asked for.
+    pub(crate) fn on_asked(&self, hook: impl Fn(Asked) + Send + Sync + 'static) -> Result<(), SandboxError> {
+        let set = self.inner.on_asked.set(Box::new(hook));
+        set.map_err(|_| SandboxError::Engine("somebody listens already".into()))
     }
 
     /// Whether a run of this module would need neither its bytes nor a compilation.
@@ -390,6 +417,7 @@ impl Sandbox {
         let inner = &self.inner;
         let cell = inner.compiled.get_with(sha256, Arc::default);
         if let Some(prepared) = cell.get() {
+            inner.asked(Asked::Ready);
             return Ok(prepared.clone());
         }
         let compile = async || {
@@ -401,6 +429,7 @@ impl Sandbox {
                 if <[u8; 32]>::from(Sha256::digest(&wasm)) != sha256 {
                     return Err(SandboxError::HashMismatch);
                 }
+                inner.asked(Asked::Compiled);
                 Ok(inner.compile(&wasm))
             });
             compiled.await.map_err(interrupted)?
