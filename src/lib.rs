@@ -86,6 +86,7 @@ pub mod reputation;
 pub mod store;
 pub mod sweep;
 pub mod task;
+pub mod trace;
 pub mod transport;
 pub mod user;
 pub mod voucher;

@@ -5,9 +5,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use entity::task;
+use entity::{
+    id::{Id, TaskId},
+    task,
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, field::Empty};
 
 use crate::{
     auction,
@@ -18,6 +22,7 @@ use crate::{
     execution,
     store::{Store, Work, failpoint},
     task::{self as tasks, dispute as disputes},
+    trace,
 };
 
 /// How many of a kind one round takes.
@@ -30,19 +35,30 @@ pub async fn once(store: &Store) -> Result<u64> {
         return Ok(0);
     }
     let now = store.clock().now();
+    let mut pass = Pass { store, span: None };
     let mut done = 0_u64;
     for id in auction::due(store.read(), now, BATCH).await? {
-        done += step(store, async |work| tasks::close_due(work, id).await).await;
+        done += pass.step("auction closes", &id, None, async |work| tasks::close_due(work, id).await).await;
     }
     for (execution, task) in execution::lapsed(store.read(), now, BATCH).await? {
-        done += step(store, async |work| execution::expire_lease(work, task, execution).await).await;
+        let expire = async |work: &mut Work| execution::expire_lease(work, task, execution).await;
+        done += pass.step("lease ends", &task, Some(task), expire).await;
     }
     for (id, status) in tasks::due(store.read(), now, BATCH).await? {
+        let task = Some(id);
         done += match status {
-            task::Status::Running => step(store, async |work| execution::end_overdue(work, id).await).await,
-            task::Status::Awarded => step(store, async |work| tasks::reassign_due(work, id).await).await,
-            task::Status::Submitted => step(store, async |work| disputes::review_due(work, id).await).await,
-            task::Status::Disputed => step(store, async |work| disputes::dispute_due(work, id).await).await,
+            task::Status::Running => {
+                pass.step("run ends", &id, task, async |work| execution::end_overdue(work, id).await).await
+            }
+            task::Status::Awarded => {
+                pass.step("award moves on", &id, task, async |work| tasks::reassign_due(work, id).await).await
+            }
+            task::Status::Submitted => {
+                pass.step("review ends", &id, task, async |work| disputes::review_due(work, id).await).await
+            }
+            task::Status::Disputed => {
+                pass.step("dispute ends", &id, task, async |work| disputes::dispute_due(work, id).await).await
+            }
             task::Status::Open
             | task::Status::Completed
             | task::Status::Refunded
@@ -51,25 +67,67 @@ pub async fn once(store: &Store) -> Result<u64> {
         };
     }
     for id in stream::due(store.read(), now, BATCH).await? {
-        done += step(store, async |work| stream::finalise_due(work, id).await).await;
+        done += pass.step("channel closes", &id, None, async |work| stream::finalise_due(work, id).await).await;
     }
     for id in delegation::due(store.read(), now, BATCH).await? {
-        done += step(store, async |work| Box::pin(delegation::advance(work, id)).await).await;
+        let advance = async |work: &mut Work| Box::pin(delegation::advance(work, id)).await;
+        done += pass.step("delegation advances", &id, None, advance).await;
+    }
+    if let Some(span) = &pass.span {
+        span.record("zerostate.done", trace::whole(done));
     }
     Ok(done)
 }
 
-/// One verb in a unit of work of its own. What fails is logged and stays due, so the next round tries it again, and it does not
-/// keep the rest of the round waiting.
-async fn step(store: &Store, verb: impl AsyncFnOnce(&mut Work) -> Result<bool>) -> u64 {
-    failpoint("sweep::step");
-    // Boxed: what a verb keeps on its way is large, and the round would carry that of each.
-    match Box::pin(store.write(Caller::System, verb)).await {
-        Ok(acted) => u64::from(acted),
-        Err(error) => {
-            tracing::error!(%error, "something that is due could not be done; it will be tried again");
-            0
-        }
+/// One round. It has a span as soon as something is due, and most rounds find nothing.
+struct Pass<'a> {
+    store: &'a Store,
+    span: Option<Span>,
+}
+
+impl Pass<'_> {
+    /// One verb in a unit of work of its own. What fails is logged and stays due, so the next round tries it again, and it does not
+    /// keep the rest of the round waiting.
+    async fn step(
+        &mut self,
+        what: &'static str,
+        subject: &impl Id,
+        task: Option<TaskId>,
+        verb: impl AsyncFnOnce(&mut Work) -> Result<bool>,
+    ) -> u64 {
+        failpoint("sweep::step");
+        let root = self.span.get_or_insert_with(|| {
+            let span = tracing::info_span!(
+                target: trace::ROOT,
+                parent: None,
+                "sweep",
+                "zerostate.done" = Empty,
+                trace_id = Empty,
+                span_id = Empty
+            );
+            trace::begin(&span, &trace::Parent::default());
+            span
+        });
+        let step = async {
+            let span = tracing::info_span!(
+                target: trace::INNER,
+                "step",
+                "zerostate.step" = what,
+                "zerostate.subject" = subject.to_string(),
+            );
+            if let Some(task) = task {
+                self.store.posted().link(task.uuid(), &span);
+            }
+            // Boxed: what a verb keeps on its way is large, and the round would carry that of each.
+            match Box::pin(self.store.write(Caller::System, verb)).instrument(span).await {
+                Ok(acted) => u64::from(acted),
+                Err(error) => {
+                    tracing::error!(%error, "something that is due could not be done; it will be tried again");
+                    0
+                }
+            }
+        };
+        step.instrument(root.clone()).await
     }
 }
 

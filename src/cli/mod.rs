@@ -20,6 +20,7 @@ mod follow;
 mod log;
 mod once;
 mod operations;
+mod otlp;
 mod output;
 mod remote;
 mod seller;
@@ -107,6 +108,11 @@ enum Command {
 }
 
 impl Command {
+    /// Whether it serves requests, and so has something to trace.
+    fn is_service(&self) -> bool {
+        matches!(self, Self::Serve(_) | Self::Demo(_))
+    }
+
     /// What is logged when nobody says: a service tells what it does, a command only what goes wrong.
     fn default_log(&self) -> &'static str {
         match self {
@@ -157,16 +163,21 @@ pub fn run() -> ExitCode {
 }
 
 fn start(line: Line, matches: &ArgMatches) -> Result<(), Failure> {
-    log::start(line.settings.log_format, line.settings.log.as_deref(), line.command.default_log())?;
-    // HTTP clients, that of modules in S3 too, have no cryptography of their own.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    // HTTP clients, that of modules in S3 and that of traces too, have no cryptography of their own.
+    let provided = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("zerostate").build()?;
+    let served_by = line.command.is_service().then(|| runtime.handle());
+    let (format, filter) = (line.settings.log_format, line.settings.log.as_deref());
+    let traces = log::start(format, filter, line.command.default_log(), served_by)?;
+    if provided.is_err() {
         tracing::debug!("a provider of cryptography was installed already");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("zerostate").build()?;
     let inner = matches.subcommand().map(|(_, inner)| inner);
     let source = inner.filter(|inner| inner.ids().any(|id| id == "port")).and_then(|inner| inner.value_source("port"));
     let port_by_environment = source == Some(ValueSource::EnvVariable);
-    runtime.block_on(dispatch(line, port_by_environment))
+    let ended = runtime.block_on(dispatch(line, port_by_environment));
+    traces.end();
+    ended
 }
 
 async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> {

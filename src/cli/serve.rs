@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     check::{taken, version_line},
     failure::Failure,
+    otlp,
     output::tell,
     settings::{Listen, Settings, reachable, redacted},
     user::FirstAdmin,
@@ -31,6 +32,7 @@ const TOLD_TWICE: i32 = 130;
 
 /// `zerostate serve`
 #[derive(Args, Clone, Debug)]
+#[command(after_help = otlp::HELP)]
 pub(super) struct ServeCommand {
     #[command(flatten)]
     pub(super) listen: Listen,

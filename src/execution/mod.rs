@@ -29,7 +29,7 @@ use entity::{
     agent, agent_module,
     event::{self, Payload},
     execution::{self, Status},
-    id::{ExecutionId, TaskId},
+    id::{ExecutionId, Id, TaskId},
     task,
     task::Purpose,
     text::JsonText,
@@ -40,6 +40,7 @@ use sea_orm::{
     sea_query::{Expr, LockBehavior, LockType},
 };
 use sha2::{Digest, Sha256};
+use tracing::{Instrument, Span, field::Empty};
 
 use crate::{
     agent::{
@@ -51,6 +52,7 @@ use crate::{
     error::{Error, Result},
     store::{Store, Work, failpoint},
     task::{self as tasks, Fault, Report, Usage, rules::TaskRefused},
+    trace,
 };
 use rules::AfterFailure;
 use sandbox::{Limits, Request, Sandbox, SandboxError};
@@ -378,14 +380,38 @@ impl Worker {
         let claimed = self.store.write(Caller::System, async |work| claim(work, &self.name).await).await?;
         let Some(claim) = claimed else { return Ok(false) };
         failpoint("worker::claimed");
+        let (task, agent) = (claim.task.id, claim.agent.id);
+        let span = tracing::info_span!(
+            target: trace::ROOT,
+            parent: None,
+            "attempt",
+            "zerostate.task" = %task,
+            "zerostate.agent" = %agent,
+            "zerostate.attempt" = claim.execution.attempts,
+            "zerostate.outcome" = Empty,
+            "zerostate.code" = Empty,
+            trace_id = Empty,
+            span_id = Empty,
+        );
+        self.store.posted().link(task.uuid(), &span);
+        trace::begin(&span, &trace::Parent::default());
+        Box::pin(self.carry_out(claim, &span)).instrument(span.clone()).await
+    }
+
+    /// Runs what was claimed and brings its result, in its span.
+    async fn carry_out(&self, claim: Claim, span: &Span) -> Result<bool> {
         let (id, task, token) = (claim.execution.id, claim.task.id, claim.execution.token);
         let finished = tokio::select! {
             ran = self.run(&claim) => match ran {
                 Ok(report) => {
+                    let fault = report.outcome.as_ref().err();
+                    span.record("zerostate.outcome", if fault.is_none() { "succeeded" } else { "failed" });
+                    span.record("zerostate.code", fault.map(|fault| fault.code.as_str()));
                     let done = async |work: &mut Work| complete(work, task, token, report).await.map(|_| ());
                     self.store.write(Caller::System, done).await
                 }
                 Err(error) => {
+                    span.record("zerostate.outcome", "interrupted").record("zerostate.code", error.code());
                     tracing::warn!(%task, %error, "an attempt failed through no fault of the agent");
                     let failed = async |work: &mut Work| attempt_failed(work, task, id, token, error.code()).await;
                     self.store.write(Caller::System, failed).await

@@ -2,7 +2,10 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_graphql::{Context, ID, InputType, TypeDirective, Value};
@@ -41,6 +44,34 @@ impl Replays {
     }
 }
 
+/// What resolvers have to say of a request for its line in the log. Cheap to clone; the transport keeps a copy.
+#[derive(Clone, Debug, Default)]
+pub struct Remarks(Arc<(OnceLock<String>, AtomicBool)>);
+
+impl Remarks {
+    /// Says that something was refused in the data, for the reason with this code. The first one counts.
+    fn refused(&self, code: &str) {
+        self.0.0.get_or_init(|| code.to_owned());
+    }
+
+    /// Says that the request waits because its caller wants it to.
+    pub fn waits(&self) {
+        self.0.1.store(true, Ordering::Relaxed);
+    }
+
+    /// The code of the first refusal.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.0.0.get().cloned()
+    }
+
+    /// Whether it took the time that its caller wanted it to take.
+    #[must_use]
+    pub fn has_waited(&self) -> bool {
+        self.0.1.load(Ordering::Relaxed)
+    }
+}
+
 /// What the caller may still spend, as of the beginning of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -61,6 +92,7 @@ pub struct Session {
     request_id: String,
     loaders: Loaders,
     replays: Replays,
+    remarks: Remarks,
     budget: Option<Budget>,
 }
 
@@ -69,7 +101,14 @@ impl Session {
     #[must_use]
     pub fn new(app: App, caller: Caller, request_id: String) -> Self {
         let loaders = Loaders::new(app.store().clone());
-        Self { app, caller, request_id, loaders, replays: Replays::default(), budget: None }
+        let (replays, remarks) = Default::default();
+        Self { app, caller, request_id, loaders, replays, remarks, budget: None }
+    }
+
+    /// The same request, which leaves its remarks there.
+    #[must_use]
+    pub fn with_remarks(self, remarks: Remarks) -> Self {
+        Self { remarks, ..self }
     }
 
     /// The same request of a caller whose spending is limited.
@@ -107,6 +146,10 @@ pub(super) trait Ask {
 
     fn request_id(&self) -> &str {
         &self.session().request_id
+    }
+
+    fn remarks(&self) -> &Remarks {
+        &self.session().remarks
     }
 
     /// What the caller may still spend; nothing where nobody is limited.
@@ -157,7 +200,23 @@ pub(super) async fn payload<P: Payload>(
 ) -> Option<Answer<P>> {
     let refused = match work.await {
         Ok(content) => return Some(Ok(P::done(content))),
-        Err(error) => user_error(error),
+        Err(error) => {
+            let code = match &error {
+                Error::Invalid { .. } => Some("INVALID_INPUT"),
+                Error::NotFound(_) => Some("NOT_FOUND"),
+                Error::Refused(refusal) => Some(refusal.code.as_str()),
+                Error::Unauthenticated(_)
+                | Error::Forbidden(_)
+                | Error::Throttled(_)
+                | Error::Unavailable(_)
+                | Error::BooksBroken
+                | Error::Internal(_) => None,
+            };
+            if let Some(code) = code {
+                ctx.remarks().refused(code);
+            }
+            user_error(error)
+        }
     };
     Some(refused.map(P::refused).map_err(|error| fault(&error, ctx.request_id())))
 }

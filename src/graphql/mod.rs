@@ -31,7 +31,7 @@ mod work;
 
 use async_graphql::{MergedObject, MergedSubscription, SDLExportOptions, SchemaBuilder};
 
-pub use context::{Budget, Replays, Session};
+pub use context::{Budget, Remarks, Replays, Session};
 pub use page::{DEFAULT_PAGE, MAX_PAGE};
 
 use crate::app::App;

@@ -219,6 +219,9 @@ impl WorkQuery {
             }
             let wait = wait.min(ctx.app().config().limits.execution.saturating_sub(MARGIN));
             let limit = u64::try_from(limit).unwrap_or(0);
+            if !wait.is_zero() {
+                ctx.remarks().waits();
+            }
             let offers = verbs::await_offers(ctx.store(), agent.id, limit, wait, ctx.app().stop()).await?;
             Ok(Some(offers.into_iter().map(WorkOffer).collect()))
         })

@@ -28,10 +28,16 @@ macro_rules! label {
             const VALUES: &'static [&'static str] = &[$($value,)+];
 
             fn index(self) -> usize {
-                let value = match self {
+                Self::VALUES.iter().position(|known| *known == self.value()).unwrap_or_default()
+            }
+        }
+
+        impl $label {
+            /// The value as it is written.
+            pub(crate) fn value(self) -> &'static str {
+                match self {
                     $(Self::$variant => $value,)+
-                };
-                Self::VALUES.iter().position(|known| *known == value).unwrap_or_default()
+                }
             }
         }
     )+};

@@ -20,6 +20,7 @@ mod schema;
 mod work;
 
 use std::{
+    any::type_name_of_val,
     str::FromStr,
     sync::{
         Arc, OnceLock,
@@ -39,6 +40,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tracing::{Instrument, Span, field::Empty};
 
 pub use clock::{Clock, Entropy};
 pub use events::{Cursor, Event, Follow, InvalidCursor, Line, Reader, Topic};
@@ -53,6 +55,7 @@ use crate::{
     caller::Caller,
     config::{Storage, Terms},
     error::{Error, Result},
+    trace,
 };
 
 /// A prepared statement is kept for each of this many texts on a connection.
@@ -91,6 +94,7 @@ struct Inner {
     on_notice: OnceLock<NoticeHook>,
     statements: Arc<AtomicU64>,
     books_broken: AtomicBool,
+    posted: trace::Posted,
 }
 
 impl std::fmt::Debug for Store {
@@ -120,7 +124,7 @@ impl Store {
         let backend = writer.get_database_backend();
         let hub = events::Hub::new();
         let (instance, on_commit, on_notice) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        let books_broken = AtomicBool::new(false);
+        let (books_broken, posted) = (AtomicBool::new(false), trace::Posted::default());
         let inner = Inner {
             writer,
             reader,
@@ -134,6 +138,7 @@ impl Store {
             on_notice,
             statements,
             books_broken,
+            posted,
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -257,21 +262,29 @@ impl Store {
 
     /// Runs `verb` as one unit of work: all of it happens, and is announced, or nothing.
     pub async fn write<T>(&self, caller: Caller, verb: impl AsyncFnOnce(&mut Work) -> Result<T>) -> Result<T> {
-        self.attempt(caller, verb).await.inspect_err(|error| self.notice_failure(error))
+        let span = unit_of_work(type_name_of_val(&verb), None);
+        let done = async {
+            let mut work = self.begin(caller).await?;
+            match verb(&mut work).await {
+                Ok(value) => {
+                    work.commit(&span).await?;
+                    Ok(value)
+                }
+                Err(error) => {
+                    work.undo().await;
+                    Err(error)
+                }
+            }
+        };
+        let done = done.instrument(span.clone()).await;
+        ended(&span, &done);
+        done.inspect_err(|error| self.notice_failure(error))
     }
 
-    async fn attempt<T>(&self, caller: Caller, verb: impl AsyncFnOnce(&mut Work) -> Result<T>) -> Result<T> {
-        let mut work = self.begin(caller).await?;
-        match verb(&mut work).await {
-            Ok(value) => {
-                work.commit().await?;
-                Ok(value)
-            }
-            Err(error) => {
-                work.undo().await;
-                Err(error)
-            }
-        }
+    /// The traces in which tasks were posted.
+    #[must_use]
+    pub fn posted(&self) -> &trace::Posted {
+        &self.0.posted
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is the one place that may begin a transaction")]
@@ -312,6 +325,40 @@ impl Store {
         self.0.reader.execute_unprepared("SELECT 1").await?;
         Ok(())
     }
+}
+
+/// The span of a unit of work: the function that it is written in, and the mutation that it is if it has an idempotency key.
+fn unit_of_work(verb: &'static str, mutation: Option<&'static str>) -> Span {
+    tracing::info_span!(
+        target: trace::INNER,
+        "unit of work",
+        "otel.status_code" = Empty,
+        "code.function.name" = trace::function_of(verb),
+        "zerostate.mutation" = mutation,
+        "zerostate.outcome" = Empty,
+        "zerostate.code" = Empty,
+        "zerostate.events" = Empty,
+        "zerostate.begun_again" = Empty,
+    )
+}
+
+/// Says in its span how a unit of work came out.
+fn ended<T>(span: &Span, done: &Result<T>) {
+    if span.is_disabled() {
+        return;
+    }
+    let outcome = match done {
+        Ok(_) => "committed",
+        Err(Error::Internal(_) | Error::Unavailable(_)) => {
+            span.record("otel.status_code", "ERROR");
+            "failed"
+        }
+        Err(error) => {
+            span.record("zerostate.code", error.refusal_code());
+            "refused"
+        }
+    };
+    span.record("zerostate.outcome", outcome);
 }
 
 async fn connect_sqlite(path: &str, storage: &Storage) -> Result<(DatabaseConnection, DatabaseConnection)> {

@@ -4,12 +4,15 @@
 //! refusals included; the same key with another input is refused. When two calls with one key run at the same time, the primary
 //! key of the record lets one of them commit, and the other undoes its work and answers what the first one did.
 
+use std::any::type_name_of_val;
+
 use entity::{id::UserId, idempotency, text::JsonText};
 use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait, SqlErr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
+use tracing::{Instrument, Span};
 
-use super::{Notice, Store, Work, failpoint};
+use super::{Notice, Store, Work, ended, failpoint, unit_of_work};
 use crate::{
     caller::Caller,
     error::{Error, Refusal, Result, refusals},
@@ -76,14 +79,24 @@ impl Store {
     where
         T: Serialize + DeserializeOwned,
     {
-        self.attempt_once(caller, once, verb).await.inspect_err(|error| self.notice_failure(error))
+        let span = unit_of_work(type_name_of_val(&verb), Some(once.operation));
+        let done = self.once(caller, once, verb, &span).instrument(span.clone()).await;
+        match &done {
+            Ok(Answer { replayed: true, .. }) => drop(span.record("zerostate.outcome", "replayed")),
+            Ok(Answer { outcome: Err(refusal), .. }) => {
+                span.record("zerostate.outcome", "refused").record("zerostate.code", refusal.code.as_str());
+            }
+            Ok(Answer { outcome: Ok(_), .. }) | Err(_) => ended(&span, &done),
+        }
+        done.inspect_err(|error| self.notice_failure(error))
     }
 
-    async fn attempt_once<T>(
+    async fn once<T>(
         &self,
         caller: Caller,
         once: Once,
         verb: impl AsyncFnOnce(&mut Work) -> Result<T>,
+        span: &Span,
     ) -> Result<Answer<T>>
     where
         T: Serialize + DeserializeOwned,
@@ -98,6 +111,7 @@ impl Store {
             Ok(value) => Ok(value),
             Err(Error::Refused(refusal)) => {
                 work.rollback().await?;
+                span.record("zerostate.begun_again", true);
                 work = self.begin(caller).await?;
                 Err(refusal)
             }
@@ -125,7 +139,7 @@ impl Store {
         };
         match idempotency::Entity::insert(row).exec_without_returning(work.tx()).await {
             Ok(_) => {
-                work.commit().await?;
+                work.commit(span).await?;
                 Ok(Answer { outcome, replayed: false })
             }
             Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {

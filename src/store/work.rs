@@ -14,6 +14,7 @@ use sea_orm::{
     ConnectionTrait, DatabaseTransaction, ExprTrait, FromQueryResult, Iterable,
     sea_query::{Expr, Func, Order, Query},
 };
+use tracing::Span;
 use uuid::{Builder, Uuid};
 
 use super::{Event, Instance, Notice, Store, failpoint};
@@ -145,8 +146,8 @@ impl Work {
         Ok(rows.iter().map(|row| event::Model::from_query_result(row, "")).collect::<std::result::Result<_, _>>()?)
     }
 
-    /// Makes all of it durable and visible at once, then tells.
-    pub(super) async fn commit(mut self) -> Result<()> {
+    /// Makes all of it durable and visible at once, then tells, its span too.
+    pub(super) async fn commit(mut self, span: &Span) -> Result<()> {
         failpoint("store::before_events");
         let events = match self.write_events().await {
             Ok(events) => events,
@@ -162,6 +163,7 @@ impl Work {
             return Err(error.into());
         }
         failpoint("store::after_commit");
+        remember(&store, &events, span);
         store.announce(&events);
         Ok(())
     }
@@ -184,6 +186,17 @@ impl Work {
 fn settlement_undone(store: &Store, settles: &AtomicBool) {
     if settles.load(Ordering::Relaxed) {
         store.notice(Notice::SettlementUndone);
+    }
+}
+
+/// Says in the span of a unit of work what came of it, and remembers where tasks were posted.
+fn remember(store: &Store, events: &[event::Model], span: &Span) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record("zerostate.events", i64::try_from(events.len()).unwrap_or(i64::MAX));
+    for task in events.iter().filter(|event| event.kind == event::Kind::TaskPosted).filter_map(|event| event.task_id) {
+        store.posted().remember(task.uuid(), span);
     }
 }
 

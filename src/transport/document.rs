@@ -66,6 +66,14 @@ impl Wanted {
             (true, None) => Err(Fault::misshapen("`query` must be a string with a GraphQL document.")),
         }
     }
+
+    /// The SHA-256 of the text, if the request brings it or names it.
+    pub(super) fn hash(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Text(text) | Self::Both(text, _) => Some(hash_of(text)),
+            Self::Named(name) => read_hash(name),
+        }
+    }
 }
 
 /// The documents that are executed. Cheap to clone.

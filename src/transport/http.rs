@@ -35,7 +35,7 @@ use super::{
     Edge, LAST_EVENT_ID, Origin, RequestId,
     answer::{self, Fault, code, is_request_error},
     auth,
-    operation::{Operation, Parameters},
+    operation::Parameters,
     sse,
 };
 use crate::config::{Limits, StatusProfile};
@@ -171,7 +171,7 @@ async fn answer(edge: &Edge, id: &str, origin: Origin, media: Media, request: Re
     } else {
         queried(request.uri().query().unwrap_or_default())?
     };
-    let operation = Operation::new(&edge.documents, parameters)?;
+    let operation = edge.read(parameters, &caller)?;
     // A subscription changes nothing, and browsers can follow one in no other way.
     let by_get = match operation.kind {
         OperationType::Query => true,
@@ -180,10 +180,10 @@ async fn answer(edge: &Edge, id: &str, origin: Origin, media: Media, request: Re
     };
     if !by_post && !by_get {
         let message = format!("Send the {} by POST; GET is for queries.", operation.kind);
-        return Err(Fault {
-            status: StatusCode::METHOD_NOT_ALLOWED,
-            ..Fault::of_graphql(code::METHOD, message, Vec::new())
-        });
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let fault = Fault { status, ..Fault::of_graphql(code::METHOD, message, Vec::new()) };
+        operation.rejected(&caller, &fault);
+        return Err(fault);
     }
     if media == Media::Events {
         let follower = sse::Follower { caller, token, origin, last_event_id, request_id: id.to_owned() };

@@ -26,6 +26,7 @@ mod places;
 mod probe;
 mod sse;
 mod tls;
+mod trail;
 mod upload;
 mod ws;
 
@@ -36,7 +37,7 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{
@@ -55,6 +56,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::{Instrument, Span, field::Empty};
 
 use crate::{
     app::App,
@@ -62,6 +64,7 @@ use crate::{
     error::{Error, Result},
     graphql::{self, Schema},
     metrics::{self, Limited, SocketKind},
+    trace::{self, Parent},
 };
 use answer::{Fault, code};
 pub use assets::has_console;
@@ -74,6 +77,11 @@ use tls::Certificate;
 
 /// The header that names a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The headers by which a caller says to which trace a request belongs.
+const TRACEPARENT: HeaderName = HeaderName::from_static(trace::TRACEPARENT);
+const TRACESTATE: HeaderName = HeaderName::from_static(trace::TRACESTATE);
+/// Routes that are asked all the time, about the process and nothing else. Nothing is told of them.
+const PROBES: &[&str] = &["/health", "/ready", "/metrics"];
 /// Characters of a client's request id at most.
 const MAX_REQUEST_ID: usize = 64;
 /// The header by which a client says how far it has come in an event stream.
@@ -247,7 +255,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST, Method::PUT])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, LAST_EVENT_ID, REQUEST_ID])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, LAST_EVENT_ID, REQUEST_ID, TRACEPARENT, TRACESTATE])
         .expose_headers([REQUEST_ID, RETRY_AFTER, RATE_LIMIT, RATE_LIMIT_POLICY])
         .max_age(CORS_MAX_AGE);
     Some(layer)
@@ -257,19 +265,27 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
 async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers()).unwrap_or_else(|| edge.fresh_request_id());
     let origin = edge.origin(&request);
+    let span = span_of(&request, &id);
     request.extensions_mut().insert(RequestId(id.clone()));
     request.extensions_mut().insert(origin);
-    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => match response.extensions().get::<Fault>() {
-            Some(fault) => {
-                let mut answer = fault.json(&id);
-                answer.headers_mut().extend(response.headers().clone());
-                answer
-            }
-            None => response,
-        },
-        Err(panic) => operation::panicked(panic.as_ref()).json(&id),
+    let answer = async {
+        match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => match response.extensions().get::<Fault>() {
+                Some(fault) => {
+                    let mut answer = fault.json(&id);
+                    answer.headers_mut().extend(response.headers().clone());
+                    answer
+                }
+                None => response,
+            },
+            Err(panic) => operation::panicked(panic.as_ref()).json(&id),
+        }
     };
+    let mut response = answer.instrument(span.clone()).await;
+    span.record("http.response.status_code", i64::from(response.status().as_u16()));
+    if response.status().is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, id);
@@ -279,6 +295,43 @@ async fn around(State(edge): State<Edge>, mut request: Request, next: Next) -> R
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
+}
+
+/// The span of a request, which goes on with the trace of its caller.
+fn span_of(request: &Request, id: &str) -> Span {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    if route.is_some_and(|route| PROBES.contains(&route)) {
+        return Span::none();
+    }
+    // The names of other methods are for the client to choose.
+    let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::OPTIONS, Method::DELETE, Method::PATCH];
+    let method = if known.contains(request.method()) { request.method().as_str() } else { "_OTHER" };
+    let span = tracing::info_span!(
+        target: trace::ROOT,
+        "request",
+        "otel.kind" = "server",
+        "otel.name" = format_args!("{method} {}", route.unwrap_or("*")),
+        "otel.status_code" = Empty,
+        "http.request.method" = method,
+        "http.route" = route,
+        "http.response.status_code" = Empty,
+        request_id = id,
+        trace_id = Empty,
+        span_id = Empty,
+    );
+    trace::begin(&span, &parent(request.headers()));
+    span
+}
+
+/// The span of the caller, as the headers name it.
+fn parent(headers: &HeaderMap) -> Parent {
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let Some(Ok(parent)) = parents.next().map(HeaderValue::to_str) else { return Parent::default() };
+    if parents.next().is_some() {
+        return Parent::default();
+    }
+    let states: Vec<&str> = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok()).collect();
+    Parent::read(Some(parent), Some(states.join(",").as_str()))
 }
 
 /// The client's id of the request, if it is one that can stand in a header and in a log line.

@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, StatusCode};
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tracing::Instrument;
 
 use super::{
     Edge, Origin, RATE_LIMIT, RATE_LIMIT_POLICY,
@@ -21,12 +22,14 @@ use super::{
     document::{Documents, Wanted},
     integers::unfit_variable,
     places::Holder,
+    trail::{Known, Trail},
 };
 use crate::{
     app::App,
     caller::Caller,
-    graphql::{Budget, Replays, Session},
+    graphql::{Budget, Remarks, Replays, Session},
     metrics::{self, Limited, RequestOutcome},
+    trace::{Parent, TRACEPARENT, TRACESTATE},
 };
 
 /// The parameters of a GraphQL request as GraphQL over HTTP and graphql-transport-ws name them.
@@ -38,6 +41,8 @@ pub(super) struct Parameters {
     variables: Variables,
     /// Whether the client wants to be told what the operation cost: its extensions are `{"cost": true}`.
     tell_cost: bool,
+    /// The span of the client, as the extensions name it; only messages of a socket do.
+    parent: Parent,
 }
 
 /// The parameters as they are written.
@@ -58,10 +63,12 @@ impl TryFrom<Written> for Parameters {
     fn try_from(written: Written) -> Result<Self, String> {
         let mut extensions = written.extensions.unwrap_or_default();
         let tell_cost = extensions.get("cost") == Some(&Value::Bool(true));
+        let parent = parent_of(&extensions);
         let persisted = extensions.remove("persistedQuery");
         let document = Wanted::new(written.query.unwrap_or_default(), written.document_id, persisted)
             .map_err(|fault| fault.message)?;
-        Ok(Self { document, operation_name: written.operation_name, variables: written.variables, tell_cost })
+        let Written { operation_name, variables, .. } = written;
+        Ok(Self { document, operation_name, variables, tell_cost, parent })
     }
 }
 
@@ -77,8 +84,20 @@ impl Parameters {
         let persisted = extensions.get("persistedQuery").cloned().map(async_graphql::Value::into_json);
         let persisted = persisted.transpose().map_err(|_| Fault::misshapen("`extensions` must be a JSON object."))?;
         let tell_cost = extensions.get("cost") == Some(&async_graphql::Value::Boolean(true));
-        Ok(Self { document: Wanted::new(query, document_id, persisted)?, operation_name, variables, tell_cost })
+        let (document, parent) = (Wanted::new(query, document_id, persisted)?, Parent::default());
+        Ok(Self { document, operation_name, variables, tell_cost, parent })
     }
+
+    /// The span of the client, if the extensions name one.
+    pub(super) fn parent(&self) -> Parent {
+        self.parent.clone()
+    }
+}
+
+/// The span that a map of a client names, where there are no headers.
+pub(super) fn parent_of(map: &Map<String, Value>) -> Parent {
+    let text = |key| map.get(key).and_then(Value::as_str);
+    Parent::read(text(TRACEPARENT), text(TRACESTATE))
 }
 
 /// Variables are a map or null. The executor's own type would also take what is no map, for nothing.
@@ -97,19 +116,37 @@ pub(super) struct Operation {
     /// What it costs at most, as far as can be told before it runs.
     points: u64,
     tell_cost: bool,
+    /// The SHA-256 of the document's text, if the request says it.
+    hash: Option<[u8; 32]>,
 }
 
 impl Operation {
     /// Checks the parameters up to what needs the schema.
     pub(super) fn new(documents: &Documents, parameters: Parameters) -> Result<Self, Fault> {
         let document = documents.find(&parameters.document)?;
+        let hash = parameters.document.hash();
         let name = parameters.operation_name.filter(|name| !name.is_empty());
         let operation = select(&document, name.as_deref())?;
         require_variables(&operation.node, &parameters.variables)?;
         let kind = operation.node.ty;
         let points = cost::reckoned(&document, &operation.node, &parameters.variables);
         let Parameters { variables, tell_cost, .. } = parameters;
-        Ok(Self { kind, name, document: ExecutableDocument::clone(&document), variables, points, tell_cost })
+        Ok(Self { kind, name, document: ExecutableDocument::clone(&document), variables, points, tell_cost, hash })
+    }
+
+    /// What there is to say of it before it runs.
+    fn known(&self, caller: &Caller) -> Known {
+        let in_document = match &self.document.operations {
+            DocumentOperations::Multiple(operations) if operations.len() == 1 => operations.keys().next(),
+            DocumentOperations::Single(_) | DocumentOperations::Multiple(_) => None,
+        };
+        Known {
+            kind: Some(self.kind),
+            name: self.name.clone().or_else(|| in_document.map(ToString::to_string)),
+            document: self.hash,
+            actor: caller.user_id(),
+            points: Some(self.points),
+        }
     }
 
     /// The operation itself with the variables, to be changed.
@@ -122,12 +159,25 @@ impl Operation {
         (operation.map(|operation| &mut operation.node), &mut self.variables)
     }
 
+    /// Leaves the line of an operation that is not carried out.
+    pub(super) fn rejected(&self, caller: &Caller, fault: &Fault) {
+        Trail::rejected(self.known(caller), fault);
+    }
+
     /// As the executor takes it, with the place where it will say which fields were answered before.
-    fn into_request(self, edge: &Edge, caller: Caller, request_id: &str, budget: Option<Budget>) -> (Request, Replays) {
+    fn into_request(
+        self,
+        edge: &Edge,
+        caller: Caller,
+        request_id: &str,
+        budget: Option<Budget>,
+        remarks: Remarks,
+    ) -> (Request, Replays) {
         let mut request = Request::new(String::new()).variables(self.variables);
         request.operation_name = self.name;
         request.set_parsed_query(self.document);
-        let session = Session::new(edge.app.clone(), caller, request_id.to_owned()).with_budget(budget);
+        let session = Session::new(edge.app.clone(), caller, request_id.to_owned());
+        let session = session.with_budget(budget).with_remarks(remarks);
         let replays = session.replays();
         (request.data(session), replays)
     }
@@ -175,6 +225,15 @@ fn require_variables(operation: &OperationDefinition, given: &Variables) -> Resu
 }
 
 impl Edge {
+    /// Checks the parameters up to what needs the schema.
+    pub(super) fn read(&self, parameters: Parameters, caller: &Caller) -> Result<Operation, Fault> {
+        let (document, name) = (parameters.document.hash(), parameters.operation_name.clone());
+        Operation::new(&self.documents, parameters).inspect_err(|fault| {
+            let actor = caller.user_id();
+            Trail::rejected(Known { kind: None, name, document, actor, points: None }, fault);
+        })
+    }
+
     /// Executes a query or a mutation and completes the errors of its answer.
     ///
     /// A mutation runs to its end even when the client goes away meanwhile, so that what it commits is also announced.
@@ -185,6 +244,26 @@ impl Edge {
         origin: Origin,
         request_id: &str,
     ) -> Result<Response, Fault> {
+        let mut trail = Trail::new(operation.known(&caller));
+        let span = trail.span().clone();
+        // Boxed: it is large, and whoever waits for it would carry it.
+        let carried_out = Box::pin(self.carry_out(operation, caller, origin, request_id, &mut trail));
+        let outcome = carried_out.instrument(span).await;
+        match &outcome {
+            Ok(response) => trail.answered(response, went(response).value()),
+            Err(fault) => trail.faulted(fault),
+        }
+        outcome
+    }
+
+    async fn carry_out(
+        &self,
+        operation: Operation,
+        caller: Caller,
+        origin: Origin,
+        request_id: &str,
+        trail: &mut Trail,
+    ) -> Result<Response, Fault> {
         let started = Instant::now();
         let most = self.app.config().limits.requests_per_caller;
         let Some(place) = self.requests.take(Holder::of(&caller, origin), most) else {
@@ -192,12 +271,11 @@ impl Edge {
             let message = format!("One caller may have {most} requests under way at a time.");
             return Err(Fault::crowded(message));
         };
-        let (kind, name, actor) = (operation.kind, operation.name.clone(), caller.user_id());
-        let (points, tell_cost) = (operation.points, operation.tell_cost);
+        let (kind, points, tell_cost) = (operation.kind, operation.points, operation.tell_cost);
         let taken = self.charge(Holder::of(&caller, origin), points)?;
         let budget = taken.as_ref().map(|taken| self.budget(taken, points));
         let limit = self.app.config().limits.execution;
-        let (request, replays) = operation.into_request(self, caller, request_id, budget);
+        let (request, replays) = operation.into_request(self, caller, request_id, budget, trail.remarks());
         let schema = self.schema.clone();
         let work = bounded(limit, async move {
             let response = schema.execute(request).await;
@@ -206,7 +284,7 @@ impl Edge {
         });
         let outcome = match kind {
             OperationType::Query => work.await,
-            OperationType::Mutation => match self.app.tracker().spawn(work).await {
+            OperationType::Mutation => match self.app.tracker().spawn(work.in_current_span()).await {
                 Ok(outcome) => outcome,
                 Err(error) => Err(Fault::internal(error)),
             },
@@ -217,19 +295,11 @@ impl Edge {
                 Vec::new(),
             )),
         };
-        tracing::info!(
-            request_id,
-            operation = %kind,
-            name,
-            actor = actor.map(tracing::field::display),
-            millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            errors = outcome.as_ref().map_or(1, |response| response.errors.len()),
-            "graphql"
-        );
         let outcome = outcome.map(|mut response| {
             complete(&mut response, request_id);
             tell_replays(&mut response, &replays);
             let actual = cost::actual(kind, &response.data, points);
+            trail.cost(actual);
             let standing = taken.map(|taken| {
                 taken.spend(actual);
                 taken.standing(Instant::now())
@@ -323,13 +393,14 @@ impl Edge {
         origin: Origin,
         request_id: &str,
     ) -> Result<Following, Fault> {
+        let mut trail = Trail::new(operation.known(&caller));
         let points = operation.points;
-        let taken = self.charge(Holder::of(&caller, origin), points)?;
+        let taken = self.charge(Holder::of(&caller, origin), points).inspect_err(|fault| trail.faulted(fault))?;
         let budget = taken.as_ref().map(|taken| self.budget(taken, points));
-        let (request, _) = operation.into_request(self, caller, request_id, budget);
+        let (request, _) = operation.into_request(self, caller, request_id, budget, trail.remarks());
         let counted = Counted::new(&self.app);
         let responses = self.schema.execute_stream(request).boxed();
-        Ok(Following { responses, counted, request_id: request_id.to_owned(), started: false })
+        Ok(Following { responses, counted, trail, request_id: request_id.to_owned(), started: false })
     }
 }
 
@@ -337,6 +408,7 @@ impl Edge {
 pub(super) struct Following {
     responses: BoxStream<'static, Response>,
     counted: Counted,
+    trail: Trail,
     request_id: String,
     started: bool,
 }
@@ -344,10 +416,11 @@ pub(super) struct Following {
 impl Following {
     /// The next answer with its errors completed; an error when the first one says that there will be no stream.
     pub(super) async fn next(&mut self) -> Option<Result<Response, Vec<ServerError>>> {
-        let mut response = self.responses.next().await?;
+        let mut response = self.responses.next().instrument(self.trail.span().clone()).await?;
         complete(&mut response, &self.request_id);
         if !self.started && did_not_start(&response) {
             self.counted.went = went(&response);
+            self.trail.answered(&response, self.counted.went.value());
             return Some(Err(response.errors));
         }
         self.started = true;

@@ -35,6 +35,7 @@ use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, timeout},
 };
+use tracing::Instrument;
 
 use super::{
     Edge, Open, Origin,
@@ -68,20 +69,21 @@ pub(super) struct Follower {
 
 /// Answers an operation as a stream.
 pub(super) fn open(edge: &Edge, mut operation: Operation, follower: Follower) -> Result<Response, Fault> {
-    let open = edge.open(follower.origin, SocketKind::EventStream)?;
     let most = edge.limits().sockets_per_caller;
-    let holder = follower.caller.user_id().map(Holder::User);
-    let place = edge.streams.take(holder, most);
-    let place = place.ok_or_else(|| {
+    let place = || edge.streams.take(follower.caller.user_id().map(Holder::User), most);
+    let crowded = || {
         edge.app.metrics().limited(Limited::Streams);
         Fault::crowded(format!("One caller may have {most} streams open."))
-    })?;
+    };
+    let held = edge.open(follower.origin, SocketKind::EventStream);
+    let held = held.and_then(|open| Ok((open, place().ok_or_else(crowded)?)));
+    let held = held.inspect_err(|fault| operation.rejected(&follower.caller, fault))?;
     if operation.kind == OperationType::Subscription {
         with_cursor(&mut operation, follower.last_event_id.as_deref());
     }
     let (frames, queued) = mpsc::channel(edge.limits().queue.max(1));
-    let streaming = Streaming { edge: edge.clone(), follower, frames, _held: (open, place) };
-    edge.app.tracker().spawn(streaming.run(operation));
+    let streaming = Streaming { edge: edge.clone(), follower, frames, _held: held };
+    edge.app.tracker().spawn(streaming.run(operation).in_current_span());
     Ok(response(Body::from_stream(stream::unfold(queued, async |mut queued| {
         queued.recv().await.map(|frame| (Ok::<_, Infallible>(frame), queued))
     }))))

@@ -55,12 +55,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, field::Empty};
 
 use super::{
     Edge, Open, Origin, RequestId,
     answer::{Fault, code, is_request_error},
     auth,
-    operation::{Operation, Parameters, panicked},
+    operation::{Parameters, panicked, parent_of},
     places::{Holder, Place},
 };
 use crate::{
@@ -68,6 +69,7 @@ use crate::{
     config::Limits,
     error::Error,
     metrics::{Limited, SocketKind},
+    trace::{self, Parent},
 };
 
 /// The one sub-protocol that is spoken.
@@ -198,7 +200,10 @@ pub(super) async fn upgrade(
     let upgrade = upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(WRITE_BUFFER);
     let spoken = upgrade.selected_protocol().is_some();
     let tracker = edge.app.tracker().clone();
-    upgrade.on_upgrade(move |socket| tracker.track_future(talk(edge, socket, spoken, header_token, origin, open)))
+    // The request ends with the answer to it; the lines that the socket leaves in the log have its id all the same.
+    let span = tracing::info_span!(target: trace::LOG, parent: None, "socket", request_id = id);
+    let arrived = Arrived { header_token, origin, parent: super::parent(&headers) };
+    upgrade.on_upgrade(move |socket| tracker.track_future(talk(edge, socket, spoken, arrived, open).instrument(span)))
 }
 
 /// Bytes that a socket keeps for reading, whether there is anything to read or not. Clients say little, and there are many of them.
@@ -206,8 +211,16 @@ const READ_BUFFER: usize = 4 * 1024;
 /// Bytes that are gathered before they are sent; each message is sent at once all the same.
 const WRITE_BUFFER: usize = 16 * 1024;
 
+/// What the request for a socket said.
+struct Arrived {
+    header_token: Option<String>,
+    origin: Origin,
+    parent: Parent,
+}
+
 /// The whole life of a socket.
-async fn talk(edge: Edge, socket: WebSocket, spoken: bool, header_token: Option<String>, origin: Origin, open: Open) {
+async fn talk(edge: Edge, socket: WebSocket, spoken: bool, arrived: Arrived, open: Open) {
+    let Arrived { header_token, origin, parent } = arrived;
     let Limits { queue, send_patience, .. } = *edge.limits();
     let (sink, mut stream) = socket.split();
     let (outbound, queued) = mpsc::channel(queue.max(1));
@@ -219,6 +232,7 @@ async fn talk(edge: Edge, socket: WebSocket, spoken: bool, header_token: Option<
         gone,
         header_token,
         origin,
+        parent,
         signed_in: None,
         operations: Operations::default(),
         tasks: JoinSet::new(),
@@ -288,6 +302,8 @@ struct Conversation {
     gone: CancellationToken,
     header_token: Option<String>,
     origin: Origin,
+    /// The span of the client, as the request or `connection_init` named it.
+    parent: Parent,
     /// `None` before `connection_init`.
     signed_in: Option<SignedIn>,
     operations: Operations,
@@ -392,6 +408,7 @@ impl Conversation {
         if self.signed_in.is_some() {
             return Err(Close::second_init());
         }
+        self.parent = parent_of(&payload).or(&self.parent);
         let token = match token_of(&payload) {
             Ok(Some(token)) => Some(token),
             Ok(None) => self.header_token.take(),
@@ -481,10 +498,22 @@ impl Conversation {
             id: id.clone(),
             request_id,
         };
+        let span = tracing::info_span!(
+            target: trace::ROOT,
+            parent: None,
+            "request",
+            "otel.kind" = "server",
+            "otel.name" = "WS /graphql/ws",
+            "http.route" = "/graphql/ws",
+            request_id = running.request_id,
+            trace_id = Empty,
+            span_id = Empty,
+        );
+        trace::begin(&span, &parameters.parent().or(&self.parent));
         // The operation cannot end, and take itself off the list, before it is on it.
         let mut listed = self.operations.lock();
         let serial = listed.next();
-        let task = self.tasks.spawn(running.run(serial, parameters, caller));
+        let task = self.tasks.spawn(running.run(serial, parameters, caller).instrument(span));
         listed.running.insert(id, (serial, task));
         Ok(())
     }
@@ -589,7 +618,7 @@ impl Running {
 
     /// Sends what comes of the operation; the errors if nothing was executed.
     async fn answer(&self, parameters: Parameters, caller: Caller) -> Result<(), Value> {
-        let operation = Operation::new(&self.edge.documents, parameters).map_err(|fault| self.errors(&fault))?;
+        let operation = self.edge.read(parameters, &caller).map_err(|fault| self.errors(&fault))?;
         if operation.kind == OperationType::Subscription {
             let mut following = self
                 .edge

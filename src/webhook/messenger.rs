@@ -20,6 +20,7 @@ use sea_orm::{
     ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
     sea_query::{Expr, LockBehavior, LockType},
 };
+use tracing::{Instrument, Span, field::Empty};
 
 use super::{
     rules::{self, AfterMiss, MAX_TRIES},
@@ -29,6 +30,7 @@ use crate::{
     caller::Caller,
     error::{Error, Result},
     store::{Store, Work},
+    trace,
 };
 
 /// How long one try may take, from the look-up of the name to the head of the answer.
@@ -103,9 +105,13 @@ impl Messenger {
             return Ok(Vec::new());
         }
         let messages = self.store.write(Caller::System, async |work| claim(work).await).await?;
-        let carried = join_all(messages.iter().map(|message| async move {
-            let came = self.send(message).await;
-            self.store.write(Caller::System, async |work| note(work, message, came).await).await
+        let carried = join_all(messages.iter().map(|message| {
+            let span = span_of(message);
+            async {
+                let came = self.send(message).await;
+                self.store.write(Caller::System, async |work| note(work, message, came).await).await
+            }
+            .instrument(span)
         }));
         carried.await.into_iter().collect()
     }
@@ -119,20 +125,53 @@ impl Messenger {
         let Ok(signature) = rules::signature(secret, &id, seconds, &row.body.0) else {
             return Came::Nothing("NOT_SIGNED");
         };
-        let request = self
+        let span = Span::current();
+        let mut request = self
             .client
-            .post(url)
+            .post(url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", id)
             .header("webhook-timestamp", seconds)
             .header("webhook-signature", signature)
             .body(row.body.0.clone());
+        for (name, value) in trace::outgoing(&span) {
+            request = request.header(name, value);
+        }
+        span.record("server.address", url.host_str());
         // What the answer says beside its status is never read.
         match request.send().await {
-            Ok(answer) => Came::Answer(answer.status().as_u16()),
-            Err(error) => Came::Nothing(what_failed(&error)),
+            Ok(answer) => {
+                let status = answer.status().as_u16();
+                span.record("http.response.status_code", i64::from(status));
+                Came::Answer(status)
+            }
+            Err(error) => {
+                let code = what_failed(&error);
+                span.record("zerostate.code", code);
+                Came::Nothing(code)
+            }
         }
     }
+}
+
+/// The span of a try. Of the address it has the host alone: paths may have secrets in them.
+fn span_of(message: &Message) -> Span {
+    let span = tracing::info_span!(
+        target: trace::ROOT,
+        parent: None,
+        "webhook",
+        "otel.kind" = "client",
+        "http.request.method" = "POST",
+        "http.response.status_code" = Empty,
+        "server.address" = Empty,
+        "zerostate.agent" = %message.row.agent_id,
+        "zerostate.attempt" = message.row.attempts,
+        "zerostate.code" = Empty,
+        trace_id = Empty,
+        span_id = Empty,
+    );
+    trace::begin(&span, &trace::Parent::default());
+    span
 }
 
 fn what_failed(error: &reqwest::Error) -> &'static str {

@@ -329,10 +329,10 @@ async fn run(seed: u64, steps: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_the_money_adds_up() {
     match std::env::var("HISTORY_SEED") {
-        Ok(seed) => run(seed.parse().expect("HISTORY_SEED is a number"), 400).await,
+        Ok(seed) => Box::pin(run(seed.parse().expect("HISTORY_SEED is a number"), 400)).await,
         Err(_) => {
             for seed in 1..=4 {
-                run(seed, 120).await;
+                Box::pin(run(seed, 120)).await;
             }
         }
     }

@@ -87,6 +87,8 @@ mod task_model;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod trace;
+#[cfg(test)]
 mod transport;
 #[cfg(test)]
 mod upgrade;

@@ -9,6 +9,7 @@ use std::{
 /// The dependency rule of the source tree: each module with its rank, from the ground up. A module may use modules of a lower
 /// rank, itself, and those of its own rank that are listed as exceptions.
 const RANKS: &[(&str, u8)] = &[
+    ("trace", 0),
     ("voucher", 0),
     ("error", 1),
     ("caller", 1),
@@ -47,6 +48,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("object_store", &["src/agent/modules.rs"]),
     ("jsonwebtoken", &["src/user/"]),
     ("argon2", &["src/user/", "src/config.rs"]),
+    ("opentelemetry", &["src/trace.rs", "src/cli/otlp.rs"]),
 ];
 
 /// What a `rules.rs` must not name: it decides from values alone.
