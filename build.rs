@@ -8,6 +8,7 @@ use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// What Vite writes, below the root of the package. The folder itself is part of every checkout: cargo would take a folder that is
@@ -18,6 +19,7 @@ const PAGES: [&str; 2] = ["graphiql.html", "index.html"];
 
 fn main() -> io::Result<()> {
     writeln!(io::stdout(), "cargo::rerun-if-changed=build.rs\ncargo::rerun-if-changed={BUILT}")?;
+    tell_how()?;
     let root = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
     let mut found = BTreeMap::new();
     find(&root.join(BUILT), "", &mut found);
@@ -32,6 +34,15 @@ fn main() -> io::Result<()> {
     }
     let into = env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
     fs::write(into.join("assets.rs"), format!("static ASSETS: {table}];\n"))
+}
+
+/// Tells the program what it is built for and by what; `zerostate version` says so.
+fn tell_how() -> io::Result<()> {
+    let target = env::var("TARGET").unwrap_or_default();
+    let compiler = env::var_os("RUSTC").and_then(|rustc| Command::new(rustc).arg("--version").output().ok());
+    let compiler = compiler.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+    writeln!(io::stdout(), "cargo::rustc-env=ZEROSTATE_TARGET={target}")?;
+    writeln!(io::stdout(), "cargo::rustc-env=ZEROSTATE_RUSTC={}", compiler.trim())
 }
 
 /// The compressed files of a folder and those below it, by the names of what they hold. A folder that cannot be read has none.

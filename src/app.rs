@@ -30,7 +30,7 @@ use crate::{
     },
     metrics::Metrics,
     reputation,
-    store::{Clock, Entropy, Instance, Store},
+    store::{self, Clock, Entropy, Instance, Store},
     sweep,
     user::Auth,
     webhook::messenger::Messenger,
@@ -69,6 +69,7 @@ struct Inner {
     last_audit: Mutex<Option<Audit>>,
     audited: tokio::sync::Mutex<Option<Audited>>,
     tracker: TaskTracker,
+    draining: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -86,15 +87,16 @@ struct Audited {
 impl App {
     /// Opens everything and brings the schema up to date. Nothing runs in the background yet; see [`App::start`].
     pub async fn open(config: Config, clock: Clock, entropy: Entropy) -> Result<Self> {
-        tokio::fs::create_dir_all(&config.data).await.map_err(Error::internal)?;
+        store::keys::make_private_folder(&config.data).map_err(Error::internal)?;
         let store = Store::connect(&config.storage, config.terms.clone(), clock, entropy).await?;
         if config.storage.migrate {
             store.migrate().await?;
         } else {
             store.refuse_older().await?;
         }
-        store.identify(Instance::open(&config.data, store.entropy())?).await?;
-        let auth = Auth::open(config.auth.clone(), &config.data, store.entropy())?;
+        let keys = (&config.keys, config.profile);
+        store.identify(Instance::open(keys.0, keys.1, &config.data, store.entropy())?).await?;
+        let auth = Auth::open(config.auth.clone(), keys, &config.data, store.entropy())?;
         let modules = Modules::open(&config.modules_url).map_err(Error::internal)?;
         let concurrent_runs = u32::try_from(config.execution.concurrency).unwrap_or(u32::MAX);
         let sandbox =
@@ -144,6 +146,7 @@ impl App {
             last_audit,
             audited,
             tracker,
+            draining: CancellationToken::new(),
             stop,
         };
         Ok(Self(Arc::new(inner)))
@@ -187,6 +190,16 @@ impl App {
         self.tracker().spawn(async move { logged("the event feed", store.tail(stop).await) });
         let (store, stop) = (self.store().clone(), self.stop());
         self.tracker().spawn(async move { logged("the listener for other instances", store.listen(stop).await) });
+    }
+
+    /// Says that the process will end: it still works, and nothing more should be sent to it.
+    pub fn drain(&self) {
+        self.0.draining.cancel();
+    }
+
+    /// Whether the process will end.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.is_cancelled() || self.0.stop.is_cancelled()
     }
 
     /// Ends what runs in the background, letting it finish what it is at, for `patience` at most.
@@ -355,7 +368,7 @@ impl App {
 
     /// Does once whatever is due, for tests that turn the clock. Answers how many things it did.
     pub async fn sweep_once(&self) -> Result<u64> {
-        Box::pin(sweep::once(self.store())).await
+        Ok(Box::pin(sweep::once(self.store())).await? + sweep::tidy(self.store()).await?)
     }
 
     /// Does all hosted work that waits, for tests that turn the clock. Answers how much there was.

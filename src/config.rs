@@ -1,9 +1,55 @@
 //! Every setting of the program with its default. Where the values come from (flags, environment, files) is the command
 //! line's business; what they mean is said here.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use url::Url;
+
+/// What a process is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::Display, strum::EnumString, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Profile {
+    /// For one's own machine: what is missing is made.
+    #[default]
+    Development,
+    /// For others: what is missing or open to the world keeps the service from starting.
+    Production,
+}
+
+/// A text that no log and no message shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("…")
+    }
+}
+
+/// The keys that were given from outside. Each is 32 bytes in hex, or what the file of that key in the data folder has; one that is
+/// given stands in for the file.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    /// The identity of the market.
+    pub instance: Option<Secret>,
+    /// What access tokens are signed with.
+    pub signing: Option<Secret>,
+    /// What refresh tokens are made with.
+    pub refresh: Option<Secret>,
+}
 
 /// How the database is reached.
 #[derive(Clone, Debug)]
@@ -31,6 +77,28 @@ impl Storage {
             statement_timeout: Duration::from_secs(30),
             migrate: true,
         }
+    }
+}
+
+/// How long what is not needed for the books is kept, counted from when it was last of use; for ever where nothing is said.
+#[derive(Clone, Debug)]
+pub struct Keep {
+    /// Lines of the event log.
+    pub events: Option<Duration>,
+    /// Answers to idempotency keys: so long a retry gets the first answer.
+    pub answers: Option<Duration>,
+    /// Messages to webhooks that were taken or given up.
+    pub deliveries: Option<Duration>,
+    /// Sessions that are over.
+    pub sessions: Option<Duration>,
+    /// What agents wrote to standard error.
+    pub logs: Option<Duration>,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        let month = Some(Duration::from_hours(30 * 24));
+        Self { events: None, answers: month, deliveries: month, sessions: month, logs: None }
     }
 }
 
@@ -92,6 +160,8 @@ pub struct Terms {
     pub max_stream: Duration,
     /// Whether webhooks may lead to private networks, and go without TLS: for tests and closed networks.
     pub allow_private_webhooks: bool,
+    /// How long things are kept.
+    pub keep: Keep,
 }
 
 impl Default for Terms {
@@ -127,6 +197,7 @@ impl Default for Terms {
             stream_margin: Duration::from_mins(5),
             max_stream: Duration::from_hours(366 * 24),
             allow_private_webhooks: false,
+            keep: Keep::default(),
         }
     }
 }
@@ -312,6 +383,8 @@ pub struct Http {
     pub address_header: Option<String>,
     /// Where metrics are served with health and readiness, without TLS, instead of on the public port.
     pub metrics_address: Option<SocketAddr>,
+    /// Whether callers who are not signed in are refused introspection. The schema stays public at `/graphql/schema.graphql`.
+    pub closed_introspection: bool,
 }
 
 /// How executors run.
@@ -346,6 +419,9 @@ impl Default for Execution {
 pub struct Config {
     /// Where the embedded database, the keys and the modules lie.
     pub data: PathBuf,
+    pub profile: Profile,
+    /// Keys from outside.
+    pub keys: Keys,
     pub storage: Storage,
     /// Where modules are stored: a folder, or `s3://bucket/prefix`.
     pub modules_url: String,
@@ -356,6 +432,10 @@ pub struct Config {
     pub execution: Execution,
     /// How often the sweeper looks for what is due.
     pub sweep_interval: Duration,
+    /// How long requests are still taken after the process was told to end, so that whoever routes here can look away.
+    pub drain_delay: Duration,
+    /// How long requests and background work that are under way may take to end.
+    pub shutdown_patience: Duration,
     /// Origins of browsers that may call; none but our own pages by default.
     pub cors_origins: Vec<String>,
 }
@@ -369,12 +449,16 @@ impl Config {
             storage: Storage::at(format!("sqlite:{}", data.join("zerostate.db").display())),
             modules_url: data.join("modules").display().to_string(),
             data,
+            profile: Profile::default(),
+            keys: Keys::default(),
             terms: Terms::default(),
             auth: Auth::default(),
             limits: Limits::default(),
             http: Http::default(),
             execution: Execution::default(),
             sweep_interval: Duration::from_millis(200),
+            drain_delay: Duration::ZERO,
+            shutdown_patience: Duration::from_secs(25),
             cors_origins: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use entity::{
     id::{Id, TaskId},
     task,
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty};
 
@@ -20,13 +20,24 @@ use crate::{
     delegation,
     error::Result,
     execution,
-    store::{Store, Work, failpoint},
+    store::{Aged, Store, Work, failpoint},
     task::{self as tasks, dispute as disputes},
     trace,
 };
 
 /// How many of a kind one round takes.
 const BATCH: u64 = 100;
+/// How often it is looked for what need not be kept any more.
+const TIDY: Duration = Duration::from_mins(1);
+
+/// What need not be kept for ever besides the event log.
+const ANSWERS: Aged =
+    Aged { table: "idempotency_records", key: "user_id, operation, key", since: "created_at", and: "TRUE", only: None };
+const DELIVERIES: Aged =
+    Aged { table: "deliveries", key: "id", since: "finished_at", and: "finished_at IS NOT NULL", only: None };
+const SESSIONS: Aged = Aged { table: "sessions", key: "id", since: "expires_at", and: "TRUE", only: None };
+const LOGS: Aged =
+    Aged { table: "task_results", key: "task_id", since: "created_at", and: "logs <> ''", only: Some("logs") };
 
 /// Does once whatever is due now. Answers how many things it did.
 pub async fn once(store: &Store) -> Result<u64> {
@@ -75,6 +86,26 @@ pub async fn once(store: &Store) -> Result<u64> {
     }
     if let Some(span) = &pass.span {
         span.record("zerostate.done", trace::whole(done));
+    }
+    Ok(done)
+}
+
+/// Takes out what need not be kept any more, a bounded number of rows of each kind. Answers how many there were. While the books
+/// are broken everything is kept, because it may help to find out why.
+pub async fn tidy(store: &Store) -> Result<u64> {
+    if store.books().is_err() {
+        return Ok(0);
+    }
+    let (keep, now) = (&store.terms().keep, store.clock().now());
+    let mut done = 0_u64;
+    if let Some(span) = keep.events {
+        done += store.forget_events(now.before(span)).await?;
+    }
+    let kinds = [(keep.answers, ANSWERS), (keep.deliveries, DELIVERIES), (keep.sessions, SESSIONS), (keep.logs, LOGS)];
+    for (span, aged) in kinds {
+        if let Some(span) = span {
+            done += store.forget(&aged, now.before(span)).await?;
+        }
     }
     Ok(done)
 }
@@ -133,7 +164,19 @@ impl Pass<'_> {
 
 /// Sweeps every `interval`, and at once whenever `prompt` says that a delegation may go on, until `stop`.
 pub async fn run(store: Store, interval: Duration, prompt: Arc<Notify>, stop: CancellationToken) {
+    let mut next_tidy = Instant::now();
     while !stop.is_cancelled() {
+        if Instant::now() >= next_tidy {
+            // As long as there is something to take out, each round takes a little of it.
+            match tidy(&store).await {
+                Ok(0) => next_tidy = Instant::now() + TIDY,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "what need not be kept could not be taken out; it will be tried again");
+                    next_tidy = Instant::now() + TIDY;
+                }
+            }
+        }
         let pause = match once(&store).await {
             Ok(0) => interval,
             Ok(_) => Duration::ZERO,

@@ -24,6 +24,7 @@ mod m20261123_000015_create_document;
 mod m20261123_000016_create_interface;
 mod m20261123_000017_create_delegation;
 mod m20261123_000018_create_delivery;
+mod m20261123_000019_allow_retention;
 
 /// The ordered list of changes.
 pub struct Migrator;
@@ -50,6 +51,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000016_create_interface::Migration),
             Box::new(m20261123_000017_create_delegation::Migration),
             Box::new(m20261123_000018_create_delivery::Migration),
+            Box::new(m20261123_000019_allow_retention::Migration),
         ]
     }
 }

@@ -15,7 +15,7 @@ use super::{
     output::Output,
     settings::DEFAULT_PORT,
 };
-use crate::{graphql, metrics};
+use crate::{graphql, metrics, transport};
 
 /// How long a healthy server takes to say so, at most.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -140,6 +140,10 @@ pub(super) fn version(as_json: bool) -> Result<(), Failure> {
             "version": env!("CARGO_PKG_VERSION"),
             "commit": COMMIT.filter(|commit| !commit.is_empty()),
             "platform": platform,
+            "target": env!("ZEROSTATE_TARGET"),
+            "rustc": env!("ZEROSTATE_RUSTC"),
+            "features": ["tls", "http2", "s3", "wasm"],
+            "webAssets": if transport::has_console() { "full" } else { "lite" },
             "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
             "databases": ["sqlite", "postgres"],
         }))?;

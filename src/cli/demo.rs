@@ -17,20 +17,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     cast::{Cast, Names, Seller},
-    check::taken,
-    client::{Api, Refused},
+    check::{taken, version_line},
+    client::{Api, Person, Refused},
     failure::Failure,
     once::{self, Order},
     operations,
     output::tell,
     remote::credits,
-    serve::{Banner, database, serve, until_told},
+    serve::{Banner, database, home, metrics_home, open, serve, until_told},
     settings::{Listen, Settings, reachable},
 };
 use crate::{
     app::App,
-    config::Config,
+    config::{Config, Profile},
     store::{Clock, Entropy},
+    transport,
 };
 
 /// How long the tokens of a demonstration are good, so that one that was pasted somewhere outlives lunch.
@@ -48,9 +49,10 @@ const LOOKS: u32 = 480;
 
 /// `zerostate demo`
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct DemoCommand {
     #[command(flatten)]
-    listen: Listen,
+    pub(super) listen: Listen,
     /// Keep everything in this folder instead of a temporary one.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
@@ -60,6 +62,9 @@ pub(super) struct DemoCommand {
         value_parser = clap::value_parser!(u32).range(1..=100)
     )]
     speed: u32,
+    /// Open the console in the browser.
+    #[arg(long)]
+    open: bool,
     /// Say nothing of what happens on the market.
     #[arg(long)]
     quiet: bool,
@@ -118,7 +123,11 @@ impl Place {
 }
 
 /// Runs `zerostate demo`.
-pub(super) async fn run(command: DemoCommand, settings: &Settings, port_by_environment: bool) -> Result<(), Failure> {
+pub(super) async fn run(command: DemoCommand, settings: &Settings, by_platform: bool) -> Result<(), Failure> {
+    if settings.profile == Profile::Production {
+        let what = "A demonstration makes accounts with known passwords, so production refuses it.";
+        return Err(Failure::configuration(what, "Run `zerostate serve`, or set the profile to development."));
+    }
     let started = Instant::now();
     let enough = CancellationToken::new();
     let order = order(&command)?;
@@ -129,10 +138,15 @@ pub(super) async fn run(command: DemoCommand, settings: &Settings, port_by_envir
         enough.clone(),
         Box::pin(async {
             let Some(order) = order else {
-                let wanted = command.listen.address(port_by_environment);
+                let wanted = command.listen.address(by_platform);
                 let listener = listen_on(wanted, command.listen.port.is_none()).await?;
                 return stage(&place, entropy, listener, async |app, cast| {
-                    let banner = Banner::new(app, &cast.api.url(""), started.elapsed());
+                    let home = home(app, cast.api.url("").trim_end_matches('/'));
+                    let banner =
+                        Banner::new(&version_line(), database(app), &home, &metrics_home(app, &home), started.elapsed(), transport::has_console());
+                    if command.open {
+                        open(&home);
+                    }
                     keep_moving(cast, &command, banner, &place, &enough).await
                 })
                 .await;
@@ -207,22 +221,20 @@ async fn keep_moving(
 ) -> Result<(), Failure> {
     let fund = Amount::from_credits(ALLOWANCE).unwrap_or_default();
     cast.fund(fund).await?;
-    banner.line(
-        "Data",
-        &match (&place.temporary, &command.keep, place.shared) {
-            (_, _, true) => {
-                "in the database of DATABASE_URL; the sample agents retire when this process ends".to_owned()
-            }
-            (_, Some(folder), false) => format!("in {}; the next demo with --keep goes on with it", folder.display()),
-            (_, None, false) => {
-                "in a temporary folder, gone when this process ends (--keep FOLDER keeps it)".to_owned()
-            }
-        },
+    let data = match (&place.temporary, &command.keep, place.shared) {
+        (_, _, true) => "in the database of DATABASE_URL; the sample agents retire when this process ends".to_owned(),
+        (_, Some(folder), false) => format!("in {}; the next demo with --keep goes on with it", folder.display()),
+        (_, None, false) => "in a temporary folder, gone when this process ends (--keep FOLDER keeps it)".to_owned(),
+    };
+    let person = |who: &Person| format!("{} / {}", who.email, who.password);
+    greet(
+        &mut banner,
+        &data,
+        &person(&cast.client),
+        &person(&cast.admin),
+        &next_steps(&cast.api.url("/graphql"), &cast.client.token()),
     );
-    banner.line("Sign in", &format!("{} / {} (client)", cast.client.email, cast.client.password));
-    banner.line("", &format!("{} / {} (administrator)", cast.admin.email, cast.admin.password));
-    banner.paragraph(&next_steps(cast));
-    banner.show("Ctrl-C stops. Below: what happens on the market.\n");
+    banner.show();
 
     let pause = SLOWEST.checked_div(command.speed).unwrap_or(SLOWEST);
     let mut plays = JoinSet::new();
@@ -259,7 +271,7 @@ async fn keep_moving(
 }
 
 /// What a person can do now, ready to paste.
-fn next_steps(cast: &Cast) -> String {
+fn next_steps(url: &str, token: &str) -> String {
     let body = json!({
         "query": "mutation($input: ExecuteTaskInput!) { executeTask(input: $input) { task { id status } userErrors { code message } } }",
         "variables": { "input": {
@@ -268,7 +280,6 @@ fn next_steps(cast: &Cast) -> String {
         } },
     });
     let look = json!({ "query": "{ me { wallet { available inEscrow } } tasks(first: 1) { nodes { title status price result { output } } } }" });
-    let (url, token) = (cast.api.url("/graphql"), cast.client.token());
     format!(
         "  Next, in another terminal:\n\n    export TOKEN={token}\n\n    # post a task and let the sample agents compete\n    \
          curl -s {url} -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' \\\n      -d '{body}'\n\n    \
@@ -277,6 +288,15 @@ fn next_steps(cast: &Cast) -> String {
          # one task with every step, bid, score, transfer and check\n    \
          zerostate demo --once --capability text.stats --input README.md --budget 2.5"
     )
+}
+
+/// Says what a demonstration has besides a service.
+fn greet(banner: &mut Banner, data: &str, client: &str, admin: &str, next: &str) {
+    banner.line("Data", data);
+    banner.line("Sign in", &format!("{client} (client)"));
+    banner.line("", &format!("{admin} (administrator)"));
+    banner.paragraph(next);
+    banner.paragraph("  Ctrl-C stops. Below: what happens on the market.\n");
 }
 
 /// Gives the client credits when there are few.
@@ -539,6 +559,32 @@ fn between(cast: &Cast, seller: &Seller) -> Amount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_demonstration_says_how_to_go_on() {
+        let mut banner =
+            Banner::new("zerostate 0.1.0", "sqlite", "http://127.0.0.1:8080", "http://127.0.0.1:8080", Duration::from_millis(320), true);
+        let next = next_steps("http://127.0.0.1:8080/graphql", "TOKEN");
+        greet(&mut banner, "in a temporary folder", "client@demo / demo", "admin@demo / demo", &next);
+        let text = banner.text();
+        let head = "
+  zerostate 0.1.0, sqlite                     ready in 320 ms
+
+  Console    http://127.0.0.1:8080/
+  GraphiQL   http://127.0.0.1:8080/graphiql
+  GraphQL    http://127.0.0.1:8080/graphql   ws://127.0.0.1:8080/graphql/ws
+  Metrics    http://127.0.0.1:8080/metrics
+  Data       in a temporary folder
+  Sign in    client@demo / demo (client)
+             admin@demo / demo (administrator)
+
+  Next, in another terminal:
+
+    export TOKEN=TOKEN
+";
+        assert!(text.starts_with(head), "{text}");
+        assert!(text.ends_with("Below: what happens on the market.\n\n"), "{text}");
+    }
 
     #[test]
     fn every_scene_is_a_task_that_can_be_posted() {

@@ -4,7 +4,11 @@ use std::fmt;
 
 use sea_orm::DbErr;
 
-use crate::{agent::modules::ModulesError, error::Error, store::SchemaRefused};
+use crate::{
+    agent::modules::ModulesError,
+    error::Error,
+    store::{MissingKey, SchemaRefused},
+};
 
 /// The exit codes other than 0 for success. Wrong usage is 2 and is said by the parser of the arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +96,12 @@ pub(super) fn waits_for(pending: &[String]) -> Failure {
 /// Tells what kind of trouble an internal error is.
 fn of_source(source: &(dyn std::error::Error + Send + Sync + 'static)) -> Failure {
     let said = chain(source);
+    if let Some(missing) = source.downcast_ref::<MissingKey>() {
+        return Failure::configuration(
+            format!("{missing}, and production makes no keys."),
+            "Set ZEROSTATE_INSTANCE_KEY, ZEROSTATE_SIGNING_KEY and ZEROSTATE_REFRESH_KEY, or bring the folder of the keys.",
+        );
+    }
     match source.downcast_ref::<SchemaRefused>() {
         Some(SchemaRefused::Older(pending)) => return waits_for(pending),
         Some(SchemaRefused::Apart(_)) => {

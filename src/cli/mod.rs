@@ -7,21 +7,26 @@
 
 mod agent;
 mod audit;
+mod backup;
 mod bid;
 mod cast;
 mod check;
 mod client;
+mod config;
 mod database;
 mod delegate;
 mod demo;
+mod doctor;
 mod events;
 mod failure;
 mod follow;
+mod layers;
 mod log;
 mod once;
 mod operations;
 mod otlp;
 mod output;
+mod production;
 mod remote;
 mod seller;
 mod serve;
@@ -31,12 +36,18 @@ mod user;
 mod verify;
 mod voucher;
 
-use std::{ffi::OsStr, io::ErrorKind::BrokenPipe, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{ErrorKind::BrokenPipe, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use url::Url;
 
 use failure::Failure;
+use layers::Layers;
 use output::tell;
 use settings::Settings;
 
@@ -65,6 +76,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         check: Option<PathBuf>,
     },
+    /// Look at the settings: what counts, where it comes from, what there is.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Try everything that the service needs and say what mends what; exits with 5 when something is wrong.
+    Doctor(doctor::DoctorCommand),
+    /// Copy the embedded database, the keys and the modules into one file, also while the service runs.
+    Backup(backup::BackupCommand),
+    /// Bring back what `zerostate backup` copied, into an empty data folder.
+    Restore(backup::RestoreCommand),
     /// Check the books, or let others check them; exits with 1 when an invariant is broken.
     Audit(audit::AuditCommand),
     /// Check award certificates and task receipts offline; exits with 1 when something in them is not right.
@@ -99,6 +119,11 @@ enum Command {
         #[arg(long, env = "PORT", conflicts_with = "url")]
         port: Option<u16>,
     },
+    /// Print what completes commands in a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Print the version.
     Version {
         /// Print a JSON document.
@@ -120,6 +145,11 @@ impl Command {
             Self::Demo(_)
             | Self::Migrate(_)
             | Self::Schema { .. }
+            | Self::Config(_)
+            | Self::Doctor(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Completions { .. }
             | Self::Audit(_)
             | Self::Verify(_)
             | Self::User(_)
@@ -138,10 +168,14 @@ impl Command {
 
 /// Runs the command line of this process and answers how it ends.
 pub fn run() -> ExitCode {
-    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
-    let command = settings::without_empty_variables(Line::command(), &is_empty);
-    let known = settings::variables(&Line::command());
-    let read = command.try_get_matches().and_then(|matches| Ok((Line::from_arg_matches(&matches)?, matches)));
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let root = Line::command();
+    let (layers, wrong) = match Layers::read(&root, &arguments) {
+        Ok(layers) => (layers, None),
+        Err(failure) => (Layers::default(), Some(failure)),
+    };
+    let read = layers.under(root.clone()).try_get_matches_from(arguments);
+    let read = read.and_then(|matches| Ok((Line::from_arg_matches(&matches)?, matches)));
     let (line, matches) = match read {
         Ok(read) => read,
         Err(error) => {
@@ -151,9 +185,10 @@ pub fn run() -> ExitCode {
             return code.map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    let set =
-        std::env::vars_os().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.to_string_lossy().into_owned());
-    match settings::refuse_unknown(set, &known).and_then(|()| start(line, &matches)) {
+    let known = layers::names(&layers::declared(&root));
+    let sound = wrong.map_or_else(|| layers::refuse_unknown("The environment", layers::set_variables(), &known), Err);
+    let place = Place { root, layers, matches };
+    match start(line, sound, &place) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tell(&format!("error: {failure}"));
@@ -162,7 +197,36 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn start(line: Line, matches: &ArgMatches) -> Result<(), Failure> {
+/// Where the settings of a command come from.
+struct Place {
+    root: clap::Command,
+    layers: Layers,
+    matches: ArgMatches,
+}
+
+impl Place {
+    /// What was found out about the command that was given, and not about those around it.
+    fn innermost(&self) -> &ArgMatches {
+        let mut matches = &self.matches;
+        while let Some((_, inner)) = matches.subcommand() {
+            matches = inner;
+        }
+        matches
+    }
+}
+
+fn start(line: Line, sound: Result<(), Failure>, place: &Place) -> Result<(), Failure> {
+    // What needs no setting also works where they are wrong, and the doctor is asked because they are.
+    let needs_none = matches!(
+        &line.command,
+        Command::Version { .. }
+            | Command::Completions { .. }
+            | Command::Schema { .. }
+            | Command::Healthcheck { .. }
+            | Command::Config(config::ConfigCommand::Example | config::ConfigCommand::Reference)
+    );
+    let sound = if needs_none { Ok(()) } else { sound.and_then(|()| line.settings.check()) };
+    let sound = if matches!(&line.command, Command::Doctor(_)) { Ok(sound) } else { sound.map(Ok) }?;
     // HTTP clients, that of modules in S3 and that of traces too, have no cryptography of their own.
     let provided = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("zerostate").build()?;
@@ -172,21 +236,32 @@ fn start(line: Line, matches: &ArgMatches) -> Result<(), Failure> {
     if provided.is_err() {
         tracing::debug!("a provider of cryptography was installed already");
     }
-    let inner = matches.subcommand().map(|(_, inner)| inner);
-    let source = inner.filter(|inner| inner.ids().any(|id| id == "port")).and_then(|inner| inner.value_source("port"));
-    let port_by_environment = source == Some(ValueSource::EnvVariable);
-    let ended = runtime.block_on(dispatch(line, port_by_environment));
+    let ended = runtime.block_on(dispatch(line, sound, place));
     traces.end();
     ended
 }
 
-async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> {
+async fn dispatch(line: Line, sound: Result<(), Failure>, place: &Place) -> Result<(), Failure> {
     let settings = &line.settings;
+    let (layers, matches) = (&place.layers, place.innermost());
     match line.command {
-        Command::Serve(command) => Box::pin(serve::run(command, settings, port_by_environment)).await,
-        Command::Demo(command) => Box::pin(demo::run(command, settings, port_by_environment)).await,
+        Command::Serve(command) => {
+            let by_platform = command.listen.is_by_platform(matches, layers);
+            Box::pin(serve::run(command, settings, by_platform)).await
+        }
+        Command::Demo(command) => {
+            let by_platform = command.listen.is_by_platform(matches, layers);
+            Box::pin(demo::run(command, settings, by_platform)).await
+        }
         Command::Migrate(command) => database::migrate(command, settings).await,
         Command::Schema { check } => check::schema(check.as_deref()),
+        Command::Config(command) => config::run(command, settings, &place.root, Some(matches), layers),
+        Command::Doctor(command) => {
+            let by_platform = command.listen.is_by_platform(matches, layers);
+            Box::pin(doctor::run(command, settings, sound, layers, by_platform)).await
+        }
+        Command::Backup(command) => backup::backup(&command, settings).await,
+        Command::Restore(command) => backup::restore(&command, settings).await,
         Command::Audit(command) => audit::run(command, settings).await,
         Command::Verify(command) => verify::run(&command),
         Command::User(command) => user::run(command, settings).await,
@@ -198,8 +273,18 @@ async fn dispatch(line: Line, port_by_environment: bool) -> Result<(), Failure> 
         Command::Voucher(command) => voucher::run(command),
         Command::Metrics => check::metrics(),
         Command::Healthcheck { url, port } => check::health(url, port).await,
+        Command::Completions { shell } => completions(shell, place.root.clone()),
         Command::Version { json } => check::version(json),
     }
+}
+
+fn completions(shell: clap_complete::Shell, mut root: clap::Command) -> Result<(), Failure> {
+    // The generator does not expect a reader who goes away, so it writes to memory first.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut root, "zerostate", &mut script);
+    let mut output = output::Output::new();
+    output.write_all(&script)?;
+    Ok(output.flush()?)
 }
 
 #[cfg(test)]
@@ -209,6 +294,42 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Line::command().debug_assert();
+    }
+
+    #[test]
+    fn a_setting_has_one_variable_wherever_it_stands() {
+        fn walk(command: &clap::Command, of: &mut std::collections::HashMap<String, String>) {
+            for arg in command.get_arguments() {
+                let (Some(key), Some(variable)) = (arg.get_long(), arg.get_env()) else { continue };
+                let variable = variable.to_string_lossy().into_owned();
+                assert_eq!(of.entry(key.to_owned()).or_insert_with(|| variable.clone()), &variable, "{key}");
+            }
+            command.get_subcommands().for_each(|inner| walk(inner, of));
+        }
+        let mut of = std::collections::HashMap::new();
+        walk(&Line::command(), &mut of);
+        assert!(of.len() > 60);
+    }
+
+    #[test]
+    fn the_example_and_the_reference_are_up_to_date() {
+        let root = Line::command();
+        let same = |file: &str, made: &str, what: &str| {
+            let stored = std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+            assert!(stored == made, "{file} is out of date: run `zerostate config {what} > {file}`");
+        };
+        same("zerostate.example.toml", &config::example(&root), "example");
+        same("docs/configuration.md", &config::reference(&root), "reference");
+    }
+
+    #[test]
+    fn completions_know_the_commands() {
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Line::command(), "zerostate", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            assert!(["doctor", "healthcheck", "keep-events"].iter().all(|word| script.contains(word)), "{shell}");
+        }
     }
 
     const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -252,6 +373,12 @@ mod tests {
             &["voucher", "keygen", "payer.key", "--json"],
             &["voucher", "verify", "-", "--signer", "00"],
             &["healthcheck", "http://127.0.0.1:8080/ready"],
+            &["config", "show", "--origin", "--json", "--port", "9000"],
+            &["config", "example"],
+            &["doctor", "--json"],
+            &["backup", "market.tar"],
+            &["restore", "market.tar"],
+            &["completions", "fish"],
             &[&["bid", "commit"][..], BID].concat(),
             &[&["bid", "inspect", "--salt", HEX, "--commitment", HEX][..], BID].concat(),
         ] {
@@ -276,6 +403,11 @@ mod tests {
             &["delegate", "--show", "dlg_1", "--goal", "a page"],
             &["delegate", "--goal", "a", "--budget", "1", "--plan", "p", "--planning-budget", "1"],
             &["agent", "run", "double.wasm", "--input", "-", "--timeout", "0"],
+            &["backup"],
+            &["completions", "tcsh"],
+            &["serve", "--drain-delay", "5"],
+            &["serve", "--keep-events", "1m"],
+            &["serve", "--profile", "staging"],
             &["verify"],
             &["verify", "receipt.json", "--public-key", "ab"],
             &["user", "promote", "a@b.example", "--role", "king"],

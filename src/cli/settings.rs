@@ -1,37 +1,67 @@
-//! Where settings come from: a flag beats its environment variable, which beats the default. A variable that is set to nothing
-//! counts as not set, because that is what compose files do. A variable of ours that does not exist is refused, because a
-//! misspelled setting that is silently ignored costs an evening.
+//! The settings of the service: each is declared once, as a flag; [`super::layers`] makes the variable and the key of the settings
+//! file of it.
 
 use std::{
-    ffi::OsStr,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{
-    Args, Command,
-    builder::{BoolishValueParser, Resettable, TypedValueParser},
+    ArgMatches, Args,
+    builder::{BoolishValueParser, TypedValueParser},
+    parser::ValueSource,
 };
 use strum::VariantNames;
 use url::Url;
 
-use super::{
-    failure::{Exit, Failure},
-    log::LogFormat,
+use super::{failure::Failure, layers::Layers, log::LogFormat};
+use crate::{
+    config::{Config, Limits, Profile, Secret, StatusProfile, Storage, Tls},
+    store::keys,
 };
-use crate::config::{Config, Limits, StatusProfile, Storage, Tls};
 
-/// The prefix of our environment variables.
-const PREFIX: &str = "ZEROSTATE_";
-/// Variables with our prefix that are read by others: the test suite.
-const FOREIGN: [&str; 1] = ["ZEROSTATE_TEST_"];
 /// The port when nobody says one.
 pub(super) const DEFAULT_PORT: u16 = 8080;
 
 /// The settings of every command.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Settings {
+    /// A file with settings: the long flags as keys, in TOML; ./zerostate.toml when it is left out and there is one.
+    #[arg(long, global = true, env = "ZEROSTATE_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// `development`, which makes what is missing, or `production`, which refuses to start without it.
+    #[arg(
+        long, global = true, env = "ZEROSTATE_PROFILE", value_name = "PROFILE", hide_possible_values = true,
+        default_value = "development",
+        value_parser = clap::builder::PossibleValuesParser::new(Profile::VARIANTS).try_map(|name| name.parse::<Profile>())
+    )]
+    pub(super) profile: Profile,
+    /// The key that the market signs with and is known by, from the environment: 32 bytes in hex, or PKCS#8 in PEM.
+    #[arg(
+        long, global = true, env = "ZEROSTATE_INSTANCE_KEY", value_name = "KEY", hide = true, hide_env_values = true,
+        value_parser = private_key
+    )]
+    pub(super) instance_key: Option<String>,
+    /// The key that signs access tokens, from the environment: 32 bytes in hex, or PKCS#8 in PEM.
+    #[arg(
+        long, global = true, env = "ZEROSTATE_SIGNING_KEY", value_name = "KEY", hide = true, hide_env_values = true,
+        value_parser = private_key
+    )]
+    pub(super) signing_key: Option<String>,
+    /// The key that makes refresh tokens, from the environment: 32 bytes in hex.
+    #[arg(
+        long, global = true, env = "ZEROSTATE_REFRESH_KEY", value_name = "KEY", hide = true, hide_env_values = true,
+        value_parser = private_bytes
+    )]
+    pub(super) refresh_key: Option<String>,
+    /// Whether callers who are not signed in may ask for the schema by introspection: yes in development, no in production. The
+    /// schema is at /graphql/schema.graphql for everybody.
+    #[arg(
+        long, global = true, env = "ZEROSTATE_ANONYMOUS_INTROSPECTION", value_name = "BOOLEAN", default_value = "true",
+        action = clap::ArgAction::Set, value_parser = BoolishValueParser::new()
+    )]
+    pub(super) anonymous_introspection: bool,
     /// The folder of the embedded database, the keys and the modules.
     #[arg(long, global = true, env = "ZEROSTATE_DATA", default_value = "./data", value_name = "FOLDER")]
     pub(super) data: PathBuf,
@@ -129,6 +159,8 @@ pub(super) struct Settings {
     pub(super) metrics_address: Option<SocketAddr>,
     #[command(flatten)]
     pub(super) limits: LimitSettings,
+    #[command(flatten)]
+    pub(super) spans: SpanSettings,
 }
 
 /// Who migrates the database.
@@ -149,7 +181,7 @@ macro_rules! limits {
             $(
                 #[arg(
                     long = $flag, global = true, env = $env, help = $help, value_name = limits!(@unit $kind),
-                    help_heading = "Limits", hide_short_help = true,
+                    help_heading = "Limits", hide_short_help = true, default_value = limits!(@default $kind $field),
                     value_parser = clap::value_parser!(u64).range($least..=$most)
                 )]
                 $field: Option<u64>,
@@ -167,6 +199,9 @@ macro_rules! limits {
     (@unit seconds) => { "SECONDS" };
     (@unit bytes) => { "BYTES" };
     (@unit count) => { "COUNT" };
+    (@default seconds $field:ident) => { Limits::default().$field.as_secs().to_string() };
+    (@default bytes $field:ident) => { Limits::default().$field.to_string() };
+    (@default count $field:ident) => { Limits::default().$field.to_string() };
     (@value seconds, $value:ident) => { Duration::from_secs($value) };
     (@value bytes, $value:ident) => { $value.try_into().unwrap_or(limits_end()) };
     (@value count, $value:ident) => { $value.try_into().unwrap_or(limits_end()) };
@@ -210,6 +245,113 @@ limits! {
     silence: seconds(1..=3_600) = "ZEROSTATE_SILENCE", "silence", "How long a WebSocket may give no sign of life";
     recheck: seconds(1..=3_600) = "ZEROSTATE_RECHECK_INTERVAL", "recheck-interval", "How often the credentials of a stream are checked again";
     expiry_warning: seconds(1..=3_600) = "ZEROSTATE_EXPIRY_WARNING", "expiry-warning", "How long before the end of its token a WebSocket is told of it";
+}
+
+/// Declares a setting for each length of time: `name: kind place, least..=most in seconds => "flag", "VARIABLE", "what it is"`.
+macro_rules! spans {
+    ($($field:ident: $kind:ident $($place:ident).+, $least:literal..=$most:literal => $flag:literal, $env:literal, $help:literal;)+) => {
+        /// How long things take and are kept; `config` says more about each.
+        #[derive(Args, Clone, Debug)]
+        pub(super) struct SpanSettings {
+            $(
+                #[arg(
+                    long = $flag, global = true, env = $env, help = $help, value_name = "DURATION",
+                    help_heading = spans!(@heading $kind), hide_short_help = true,
+                    default_value = spans!(@default $kind Config::in_folder("").$($place).+),
+                    value_parser = |text: &str| spans!(@parse $kind text, $least, $most)
+                )]
+                $field: spans!(@type $kind),
+            )+
+        }
+
+        impl SpanSettings {
+            fn put_over(&self, config: &mut Config) {
+                $(config.$($place).+ = spans!(@value $kind self.$field);)+
+            }
+        }
+    };
+    (@heading span) => { "Times" };
+    (@heading keep) => { "Retention" };
+    (@type span) => { Duration };
+    (@type keep) => { Kept };
+    (@default span $value:expr) => { spell_span($value) };
+    (@default keep $value:expr) => { $value.map_or_else(|| FOR_EVER.to_owned(), spell_span) };
+    (@parse span $text:ident, $least:literal, $most:literal) => { span($text, $least, $most) };
+    (@parse keep $text:ident, $least:literal, $most:literal) => {
+        if $text == FOR_EVER { Ok(Kept(None)) } else { span($text, $least, $most).map(|span| Kept(Some(span))) }
+    };
+    (@value span $value:expr) => { $value };
+    (@value keep $value:expr) => { $value.0 };
+}
+
+/// How long something is kept, if there is an end to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept(Option<Duration>);
+
+/// What is kept without end.
+const FOR_EVER: &str = "forever";
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+
+spans! {
+    max_auction: span terms.max_auction, 1..=31_536_000 => "max-auction", "ZEROSTATE_MAX_AUCTION", "How long an auction may take bids at most";
+    manual_award_window: span terms.manual_award_window, 60..=31_536_000 => "award-window", "ZEROSTATE_AWARD_WINDOW", "How long the requester of a MANUAL auction has to award after its close";
+    start_timeout: span terms.start_timeout, 1..=86_400 => "start-timeout", "ZEROSTATE_START_TIMEOUT", "How long a winner may take to start when the task does not say";
+    run_timeout: span terms.run_timeout, 1..=86_400 => "run-timeout", "ZEROSTATE_RUN_TIMEOUT", "How long one attempt may run when the task does not say";
+    max_run_timeout: span terms.max_run_timeout, 1..=86_400 => "max-run-timeout", "ZEROSTATE_MAX_RUN_TIMEOUT", "How long a task may let one attempt run at most";
+    review_window: span terms.review_window, 60..=31_536_000 => "review-window", "ZEROSTATE_REVIEW_WINDOW", "How long a payer may look at a result when the task does not say; silence after it accepts";
+    max_review_window: span terms.max_review_window, 60..=31_536_000 => "max-review-window", "ZEROSTATE_MAX_REVIEW_WINDOW", "How long a task may let its payer look at most";
+    evidence_window: span terms.evidence_window, 60..=31_536_000 => "evidence-window", "ZEROSTATE_EVIDENCE_WINDOW", "How long the parties of a dispute may show evidence";
+    ruling_window: span terms.ruling_window, 60..=31_536_000 => "ruling-window", "ZEROSTATE_RULING_WINDOW", "How long an arbiter has to rule after that";
+    rating_window: span terms.rating_window, 60..=31_536_000 => "rating-window", "ZEROSTATE_RATING_WINDOW", "How long after the settlement a payer may rate";
+    presence: span terms.presence, 10..=86_400 => "presence", "ZEROSTATE_PRESENCE", "How long after its last sign of life an outside agent counts as online";
+    min_settle_delay: span terms.min_settle_delay, 1..=31_536_000 => "min-settle-delay", "ZEROSTATE_MIN_SETTLE_DELAY", "The shortest delay with which a streaming channel may close at its payer's request";
+    max_settle_delay: span terms.max_settle_delay, 1..=31_536_000 => "max-settle-delay", "ZEROSTATE_MAX_SETTLE_DELAY", "The longest such delay";
+    max_stream: span terms.max_stream, 60..=315_360_000 => "max-stream", "ZEROSTATE_MAX_STREAM", "How long a streaming channel may live";
+    access_ttl: span auth.access_ttl, 10..=86_400 => "access-token-life", "ZEROSTATE_ACCESS_TOKEN_LIFE", "How long an access token is good";
+    session_ttl: span auth.session_ttl, 60..=31_536_000 => "session-life", "ZEROSTATE_SESSION_LIFE", "How long a session may be renewed";
+    sweep_interval: span sweep_interval, 0..=60 => "sweep-interval", "ZEROSTATE_SWEEP_INTERVAL", "How often the sweeper looks for what is due; 10ms at least";
+    drain_delay: span drain_delay, 0..=600 => "drain-delay", "ZEROSTATE_DRAIN_DELAY", "How long requests are still taken after the process was told to end; 5s in production when it is not said";
+    shutdown_patience: span shutdown_patience, 1..=3_600 => "shutdown-timeout", "ZEROSTATE_SHUTDOWN_TIMEOUT", "How long what is under way may take to end";
+    keep_events: keep terms.keep.events, 3_600..=3_153_600_000 => "keep-events", "ZEROSTATE_KEEP_EVENTS", "How long lines of the event log are kept";
+    keep_answers: keep terms.keep.answers, 86_400..=3_153_600_000 => "keep-answers", "ZEROSTATE_KEEP_ANSWERS", "How long a retry with an idempotency key gets the first answer";
+    keep_deliveries: keep terms.keep.deliveries, 3_600..=3_153_600_000 => "keep-deliveries", "ZEROSTATE_KEEP_DELIVERIES", "How long messages to webhooks are kept that were taken or given up";
+    keep_sessions: keep terms.keep.sessions, 3_600..=3_153_600_000 => "keep-sessions", "ZEROSTATE_KEEP_SESSIONS", "How long sessions are kept that are over";
+    keep_logs: keep terms.keep.logs, 3_600..=3_153_600_000 => "keep-logs", "ZEROSTATE_KEEP_LOGS", "How long the logs of agents are kept with their results";
+}
+
+/// Reads a length of time: a whole number with `ms`, `s`, `m`, `h` or `d`.
+fn span(text: &str, least: u64, most: u64) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "must be a length of time such as 90s, 15m, 12h or 30d".to_owned())?;
+    let seconds = |unit: u64| number.checked_mul(unit).map(Duration::from_secs);
+    let span = match text.get(digits.len()..).unwrap_or_default() {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => seconds(1),
+        "m" => seconds(60),
+        "h" => seconds(HOUR),
+        "d" => seconds(DAY),
+        _ => return Err("must end with a unit: ms, s, m, h or d".to_owned()),
+    };
+    let within = Duration::from_secs(least)..=Duration::from_secs(most);
+    span.filter(|span| within.contains(span))
+        .ok_or_else(|| format!("must be from {} to {}", spell_span(*within.start()), spell_span(*within.end())))
+}
+
+/// The shortest way to write a length of time.
+fn spell_span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    if span.subsec_millis() > 0 {
+        format!("{}ms", span.as_millis())
+    } else if seconds > 0 && seconds.is_multiple_of(DAY) {
+        format!("{}d", seconds / DAY)
+    } else if seconds > 0 && seconds.is_multiple_of(HOUR) {
+        format!("{}h", seconds / HOUR)
+    } else if seconds > 0 && seconds.is_multiple_of(60) {
+        format!("{}m", seconds / 60)
+    } else {
+        format!("{seconds}s")
+    }
 }
 
 impl Settings {
@@ -266,8 +408,53 @@ impl Settings {
         }
         config.http.metrics_address = self.metrics_address;
         self.limits.put_over(&mut config.limits);
+        self.spans.put_over(&mut config);
+        config.profile = self.profile;
+        let secret = |text: &Option<String>| text.clone().map(Secret::new);
+        config.keys.instance = secret(&self.instance_key);
+        config.keys.signing = secret(&self.signing_key);
+        config.keys.refresh = secret(&self.refresh_key);
+        config.http.closed_introspection = !self.anonymous_introspection;
         config
     }
+
+    /// Refuses settings that contradict one another.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let config = self.config();
+        let (terms, auth) = (&config.terms, &config.auth);
+        let contradictions = [
+            (self.tls_certificate.is_some() != self.tls_key.is_some(), "tls-certificate and tls-key are set together"),
+            (terms.run_timeout > terms.max_run_timeout, "run-timeout is at most max-run-timeout"),
+            (terms.review_window > terms.max_review_window, "review-window is at most max-review-window"),
+            (terms.min_settle_delay > terms.max_settle_delay, "min-settle-delay is at most max-settle-delay"),
+            (terms.max_settle_delay > terms.max_stream, "max-settle-delay is at most max-stream"),
+            (auth.access_ttl > auth.session_ttl, "access-token-life is at most session-life"),
+            (config.sweep_interval < Duration::from_millis(10), "sweep-interval is at least 10ms"),
+        ];
+        match contradictions.into_iter().find(|(broken, _)| *broken) {
+            None => Ok(()),
+            Some((_, rule)) => Err(Failure::configuration(
+                format!("Two settings contradict each other: {rule}."),
+                "`zerostate config show --origin` says where each comes from.",
+            )),
+        }
+    }
+}
+
+/// What production has when nobody says: the keys, and their values.
+pub(super) const IN_PRODUCTION: [(&str, &str); 2] = [("anonymous-introspection", "false"), ("drain-delay", "5s")];
+
+/// Accepts an Ed25519 key.
+fn private_key(text: &str) -> Result<String, String> {
+    match keys::read_signing(Path::new("key"), text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("must be 32 bytes in hex, or PKCS#8 in PEM".to_owned()),
+    }
+}
+
+/// Accepts 32 bytes.
+fn private_bytes(text: &str) -> Result<String, String> {
+    keys::read_hex(text).map(|_| text.to_owned()).ok_or_else(|| "must be 32 bytes in hex".to_owned())
 }
 
 /// Where a server listens.
@@ -282,10 +469,16 @@ pub(super) struct Listen {
 }
 
 impl Listen {
+    /// Whether it is a platform that says the port: by the environment, and not by a file that a person wrote.
+    pub(super) fn is_by_platform(&self, matches: &ArgMatches, layers: &Layers) -> bool {
+        let source = matches.try_contains_id("port").is_ok().then(|| matches.value_source("port")).flatten();
+        self.port.is_some() && source == Some(ValueSource::EnvVariable) && !layers.is_dotted("PORT")
+    }
+
     /// The address. A platform that says PORT and nothing else routes to the machine from outside, so there the server listens
     /// on all of its addresses; a person who says `--port` means this machine.
-    pub(super) fn address(&self, port_by_environment: bool) -> SocketAddr {
-        let default = if port_by_environment { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+    pub(super) fn address(&self, by_platform: bool) -> SocketAddr {
+        let default = if by_platform { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
         SocketAddr::new(self.host.unwrap_or(default.into()), self.port.unwrap_or(DEFAULT_PORT))
     }
 }
@@ -338,64 +531,11 @@ pub(super) fn redacted(url: &str) -> String {
     parsed.to_string().replace("%E2%80%A6", "…")
 }
 
-/// Takes variables that are set to nothing for not set, in every command.
-pub(super) fn without_empty_variables(command: Command, is_empty: &(impl Fn(&OsStr) -> bool + ?Sized)) -> Command {
-    command
-        .mut_args(|arg| match arg.get_env() {
-            Some(name) if is_empty(name) => arg.env(Resettable::Reset),
-            Some(_) | None => arg,
-        })
-        .mut_subcommands(|inner| without_empty_variables(inner, is_empty))
-}
-
-/// The environment variables that a command and those inside it read.
-pub(super) fn variables(command: &Command) -> Vec<String> {
-    let own = command.get_arguments().filter_map(|arg| arg.get_env()).map(|name| name.to_string_lossy().into_owned());
-    let inner = command.get_subcommands().flat_map(variables);
-    let mut all: Vec<String> = own.chain(inner).collect();
-    all.sort();
-    all.dedup();
-    all
-}
-
-/// Refuses variables with our prefix that nothing reads.
-pub(super) fn refuse_unknown(set: impl Iterator<Item = String>, known: &[String]) -> Result<(), Failure> {
-    let ours = |name: &String| name.starts_with(PREFIX) && !FOREIGN.iter().any(|foreign| name.starts_with(foreign));
-    match set.filter(ours).find(|name| !known.contains(name)) {
-        None => Ok(()),
-        Some(name) => {
-            let bare = name.strip_prefix(PREFIX).unwrap_or(&name);
-            let close = |known: &&String| distance(known.strip_prefix(PREFIX).unwrap_or(known), bare);
-            let nearest = known.iter().min_by_key(close).filter(|known| close(known) <= 4);
-            let advice = match nearest {
-                Some(nearest) => format!("Did you mean {nearest}? Otherwise unset it."),
-                None => "Unset it; `zerostate serve --help` lists the settings.".to_owned(),
-            };
-            Err(Failure::new(Exit::Configuration, format!("The environment sets {name}, which is no setting."), advice))
-        }
-    }
-}
-
-/// How many letters must be put in, taken out or exchanged to make one word of the other.
-fn distance(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
-    for (place, letter) in left.chars().enumerate() {
-        let mut next = vec![place + 1];
-        for ((above_left, above), other) in row.iter().zip(row.iter().skip(1)).zip(right.chars()) {
-            let before = next.last().copied().unwrap_or(0);
-            let exchanged = above_left + usize::from(letter != other);
-            next.push(exchanged.min(above + 1).min(before + 1));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, FromArgMatches, Parser};
+    use clap::{Command, CommandFactory, FromArgMatches, Parser, builder::Resettable};
 
-    use super::*;
+    use super::{super::layers::PREFIX, *};
 
     #[derive(Parser)]
     struct Line {
@@ -424,14 +564,6 @@ mod tests {
         assert_eq!(read(&[]).unwrap().settings.data, PathBuf::from("./data"));
         assert_eq!(read_as(with_path(), &[]).unwrap().settings.data, PathBuf::from(path));
         assert_eq!(read_as(with_path(), &["--data", "/x"]).unwrap().settings.data, PathBuf::from("/x"));
-    }
-
-    #[test]
-    fn a_variable_that_is_set_to_nothing_is_not_set() {
-        let command = Line::command().mut_arg("data", |arg| arg.env("PATH"));
-        let command = without_empty_variables(command, &|_: &OsStr| true);
-        assert!(variables(&command).is_empty());
-        assert_eq!(read_as(command, &[]).unwrap().settings.data, PathBuf::from("./data"));
     }
 
     #[test]
@@ -477,6 +609,16 @@ mod tests {
             "--metrics-address",
             "127.0.0.1:9091",
             "--allow-private-webhooks",
+            "--review-window",
+            "2h",
+            "--sweep-interval",
+            "500ms",
+            "--keep-events",
+            "90d",
+            "--keep-sessions",
+            "forever",
+            "--anonymous-introspection",
+            "no",
         ]);
         let config = line.unwrap().settings.config();
         assert_eq!(config.data, PathBuf::from("/d"));
@@ -493,12 +635,38 @@ mod tests {
         assert_eq!(config.limits.sockets_per_caller, 3);
         assert_eq!(config.limits.execution, Duration::from_secs(9));
         assert_eq!(config.limits.sockets, Limits::default().sockets);
-        assert!(config.terms.allow_private_webhooks);
+        assert!(config.terms.allow_private_webhooks && config.http.closed_introspection);
+        assert_eq!(config.terms.review_window, Duration::from_hours(2));
+        assert_eq!(config.sweep_interval, Duration::from_millis(500));
+        assert_eq!((config.terms.keep.events, config.terms.keep.sessions), (Some(Duration::from_hours(90 * 24)), None));
         assert_eq!(config.http.metrics_address.map(|address| address.port()), Some(9091));
         let embedded = read(&["--data", "/d"]).unwrap().settings.config();
         assert_eq!(embedded.storage.url, "sqlite:/d/zerostate.db");
         assert_eq!(embedded.modules_url, "/d/modules");
         assert!(!embedded.terms.allow_private_webhooks);
+        // What nobody says stays what `config` says.
+        assert_eq!(format!("{embedded:?}"), format!("{:?}", Config::in_folder("/d")));
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused() {
+        let check =
+            |arguments: &[&str]| read(arguments).unwrap().settings.check().map_err(|failure| failure.to_string());
+        assert_eq!(check(&[]), Ok(()));
+        assert!(check(&["--run-timeout", "10m"]).unwrap_err().contains("max-run-timeout"));
+        assert!(check(&["--sweep-interval", "1ms"]).unwrap_err().contains("10ms"));
+        assert!(check(&["--session-life", "1m"]).unwrap_err().contains("access-token-life"));
+    }
+
+    #[test]
+    fn lengths_of_time_are_read_as_they_are_written() {
+        for text in ["1ms", "90s", "15m", "12h", "30d", "0s"] {
+            assert_eq!(span(text, 0, 10 * 365 * DAY).map(spell_span), Ok(text.to_owned()));
+        }
+        for wrong in ["", "5", "s", "1.5h", "-1s", "1w", "2 h", "99999999999999999999d"] {
+            assert!(span(wrong, 0, DAY).is_err(), "{wrong}");
+        }
+        assert!(span("25h", 0, DAY).unwrap_err().contains("1d"));
     }
 
     #[test]
@@ -554,18 +722,6 @@ mod tests {
         assert_eq!(of("0.0.0.0:80"), "127.0.0.1:80");
         assert_eq!(of("[::]:80"), "[::1]:80");
         assert_eq!(of("10.0.0.1:80"), "10.0.0.1:80");
-    }
-
-    #[test]
-    fn a_misspelled_variable_is_refused_with_the_nearest_one() {
-        let known = variables(&Line::command());
-        let refuse = |name: &str| refuse_unknown(std::iter::once(name.to_owned()), &known).map_err(|no| no.to_string());
-        assert_eq!(refuse("ZEROSTATE_DATA"), Ok(()));
-        assert_eq!(refuse("PATH"), Ok(()));
-        assert_eq!(refuse("ZEROSTATE_TEST_DATABASE_URL"), Ok(()));
-        assert!(refuse("ZEROSTATE_DATABASE_URL").unwrap_err().contains("Did you mean DATABASE_URL?"));
-        assert!(refuse("ZEROSTATE_FEE_BP").unwrap_err().contains("Did you mean ZEROSTATE_FEE_BPS?"));
-        assert!(refuse("ZEROSTATE_SOMETHING_ELSE").unwrap_err().contains("lists the settings"));
     }
 
     #[test]

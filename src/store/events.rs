@@ -37,7 +37,10 @@ use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::{Notice, Store};
-use crate::error::{Error, Result, refusals};
+use crate::{
+    caller::Caller,
+    error::{Error, Result, refusals},
+};
 
 /// Lines that the live feed keeps for a subscriber that is busy.
 const FEED_BUFFER: usize = 256;
@@ -45,6 +48,8 @@ const FEED_BUFFER: usize = 256;
 const PAGE: u64 = 200;
 /// How long the tailer sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_millis(500);
+/// Lines that retention takes out in one go.
+const FORGOTTEN: u64 = 500;
 /// Lines that are given their place in one go.
 const PLACED: u64 = 1_000;
 /// The key of the advisory lock under which PostgreSQL's lines are given their place.
@@ -303,6 +308,8 @@ pub struct Follow {
     receiver: Option<broadcast::Receiver<Arc<Line>>>,
     replayed: VecDeque<Arc<Line>>,
     replaying: bool,
+    /// Reading from where it was told to begin, which retention may overtake.
+    catching_up: bool,
 }
 
 impl Follow {
@@ -316,7 +323,13 @@ impl Follow {
             if self.replaying {
                 match self.store.lines(Some(self.topic), Some(self.last), PAGE).await {
                     Ok(lines) => {
+                        if self.catching_up
+                            && let Err(expired) = self.store.keeps(self.last).await
+                        {
+                            return Some(Err(expired));
+                        }
                         self.replaying = !lines.is_empty();
+                        self.catching_up &= self.replaying;
                         self.replayed.extend(lines.into_iter().map(Arc::new));
                     }
                     Err(error) => return Some(Err(error)),
@@ -351,7 +364,8 @@ impl Store {
             self.give_places().await?;
             self.head().await?
         };
-        Ok(Follow { store: self.clone(), topic, last, receiver, replayed: VecDeque::new(), replaying: after.is_some() })
+        let (replayed, replaying) = (VecDeque::new(), after.is_some());
+        Ok(Follow { store: self.clone(), topic, last, receiver, replayed, replaying, catching_up: replaying })
     }
 
     /// Fails with `CursorExpired` when lines behind a cursor were removed, so that nobody takes a gap for silence.
@@ -410,6 +424,31 @@ impl Store {
                 Ok(Line { cursor: Cursor(row.try_get("", "place")?), event })
             })
             .collect()
+    }
+
+    /// Takes the oldest lines out that happened before an instant, in the order of the log, so that what is kept has no gap. The
+    /// newest line stays: its place says how far the log has come. Answers how many lines there were; there may be more.
+    pub async fn forget_events(&self, before: Timestamp) -> Result<u64> {
+        let (backend, place) = (self.0.backend, place_column(self.0.backend));
+        let head = self.head().await?;
+        let oldest = format!(
+            "SELECT {place} AS place, occurred_at FROM events WHERE {place} < {} ORDER BY {place} LIMIT {FORGOTTEN}",
+            head.0
+        );
+        let mut last = None;
+        for row in self.read().query_all_raw(Statement::from_string(backend, oldest)).await? {
+            let occurred_at: i64 = row.try_get("", "occurred_at")?;
+            if occurred_at >= before.micros() {
+                break;
+            }
+            last = Some(row.try_get::<i64>("", "place")?);
+        }
+        let Some(last) = last else { return Ok(0) };
+        let sql = format!("DELETE FROM events WHERE {place} <= {last}");
+        self.write(Caller::System, async |work| {
+            Ok(work.tx().execute_raw(Statement::from_string(backend, sql)).await?.rows_affected())
+        })
+        .await
     }
 
     /// The place of the newest line.

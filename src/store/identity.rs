@@ -11,12 +11,16 @@ use sha2::Sha256;
 
 use super::{
     Entropy,
-    keys::{FOLDER, make_private_folder, read_or_make, read_pem, spell_pem},
+    keys::{FOLDER, make_private_folder, obtain, read_signing, spell_pem},
 };
 use crate::{
+    config::{Keys, Profile},
     error::{Error, Result},
     voucher,
 };
+
+/// The file of the key.
+pub(crate) const INSTANCE: &str = "instance.key";
 
 /// A market that this process may sign for.
 pub struct Instance {
@@ -31,13 +35,13 @@ impl fmt::Debug for Instance {
 }
 
 impl Instance {
-    /// Reads the key from the data folder, and makes it if it is not there.
-    pub fn open(data: &Path, entropy: &Entropy) -> Result<Self> {
+    /// Takes the key that was given, or reads it from the data folder, where development makes it if it is not there.
+    pub fn open(keys: &Keys, profile: Profile, data: &Path, entropy: &Entropy) -> Result<Self> {
         let folder = data.join(FOLDER);
         make_private_folder(&folder).map_err(Error::internal)?;
-        let path = folder.join("instance.key");
-        let pem = read_or_make(&path, || spell_pem(&entropy.bytes()))?;
-        let key = read_pem(&path, &pem)?;
+        let path = folder.join(INSTANCE);
+        let text = obtain(&path, keys.instance.as_ref(), profile, || spell_pem(&entropy.bytes()))?;
+        let key = read_signing(&path, &text)?;
         let id = voucher::instance_id(key.verifying_key().as_bytes());
         Ok(Self { key, id })
     }

@@ -9,10 +9,17 @@ use ed25519_dalek::{
     pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    config::{Profile, Secret},
+    error::{Error, Result},
+};
 
 /// The folder below the data folder.
 pub(crate) const FOLDER: &str = "keys";
+/// The file of the key that signs access tokens.
+pub(crate) const SIGNING: &str = "signing.key";
+/// The file of the key that makes refresh tokens.
+pub(crate) const REFRESH: &str = "refresh.key";
 const PEM_HEAD: &str = "-----BEGIN PRIVATE KEY-----";
 const PEM_FOOT: &str = "-----END PRIVATE KEY-----";
 
@@ -50,9 +57,47 @@ pub(crate) fn make_private_folder(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
+/// A key file that is not there, and that nobody makes in production: who loses its key without noticing would begin a new market.
+#[derive(Debug, thiserror::Error)]
+#[error("{file} is not there")]
+pub struct MissingKey {
+    pub file: String,
+}
+
+/// A key of the program: what was given from outside, or the content of its file, which development makes where it is not there.
+/// The text is that of the file, or 32 bytes in hex.
+pub(crate) fn obtain(
+    path: &Path,
+    given: Option<&Secret>,
+    profile: Profile,
+    make: impl FnOnce() -> Result<String>,
+) -> Result<String> {
+    if let Some(given) = given {
+        return Ok(given.expose().to_owned());
+    }
+    match profile {
+        Profile::Production if !path.exists() => Err(Error::internal(MissingKey { file: path.display().to_string() })),
+        Profile::Production | Profile::Development => read_or_make(path, make),
+    }
+}
+
+/// The 32 bytes of a key in hex.
+pub(crate) fn read_hex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0_u8; 32];
+    hex::decode_to_slice(text.trim(), &mut bytes).ok().map(|()| bytes)
+}
+
+/// Reads what [`spell_pem`] wrote, or the 32 bytes of the key in hex.
+pub(crate) fn read_signing(path: &Path, text: &str) -> Result<SigningKey> {
+    match read_hex(text) {
+        Some(seed) => Ok(SigningKey::from_bytes(&seed)),
+        None => read_pem(path, text),
+    }
+}
+
 /// The content of a key file, which is made first if it is not there. The file appears under its name complete or not at all,
 /// and if somebody else was faster, theirs is the key.
-pub(crate) fn read_or_make(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
+fn read_or_make(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
     match fs::read_to_string(path) {
         Ok(text) => {
             warn_if_others_can_read(path);
@@ -62,6 +107,7 @@ pub(crate) fn read_or_make(path: &Path, make: impl FnOnce() -> Result<String>) -
         Err(error) => return Err(Error::internal(error)),
     }
     let folder = path.parent().unwrap_or(Path::new("."));
+    tracing::warn!(file = %path.display(), "made a key that was not there; whoever has this file can speak for this service");
     // Temporary files are readable by their owner alone.
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::internal)?;
     file.write_all(make()?.as_bytes()).map_err(Error::internal)?;

@@ -13,6 +13,7 @@ mod clock;
 mod events;
 pub mod failpoint;
 mod identity;
+mod keep;
 pub(crate) mod keys;
 mod once;
 mod outage;
@@ -32,11 +33,11 @@ use std::{
 use entity::{event, instance};
 use sea_orm::{
     AccessMode, ActiveValue::Set, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait,
-    IsolationLevel, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, TransactionOptions,
+    IsolationLevel, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions,
     TransactionTrait, sea_query::OnConflict,
 };
 use sqlx::{
-    Connection, Executor,
+    Connection, Executor, SqliteConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -45,7 +46,10 @@ use tracing::{Instrument, Span, field::Empty};
 pub use clock::{Clock, Entropy};
 pub use events::{Cursor, Event, Follow, InvalidCursor, Line, Reader, Topic};
 pub use failpoint::failpoint;
+pub(crate) use identity::INSTANCE;
 pub use identity::Instance;
+pub use keep::Aged;
+pub use keys::MissingKey;
 pub use once::{Answer, Once, OnceRefused};
 pub use outage::is_outage;
 pub use schema::{Difference, SchemaRefused};
@@ -163,6 +167,15 @@ impl Store {
             )));
         }
         self.0.instance.set(instance).map_err(|_| Error::internal("this process has said for whom it speaks"))
+    }
+
+    /// The public key of the market that a database belongs to, if it belongs to one yet.
+    pub async fn known_key(db: &impl ConnectionTrait) -> Result<Option<[u8; 32]>> {
+        let row = instance::Entity::find_by_id(1).one(db).await?;
+        row.map(|row| {
+            keys::read_hex(&row.public_key).ok_or_else(|| Error::internal("the database does not say whose it is"))
+        })
+        .transpose()
     }
 
     /// The market that this process speaks for.
@@ -320,6 +333,20 @@ impl Store {
         (size, u32::try_from(idle).unwrap_or(u32::MAX), most)
     }
 
+    /// How far the clock of the database is from ours, in microseconds; nothing where both are the same.
+    pub async fn clock_skew(&self) -> Result<Option<i64>> {
+        if self.0.backend == DbBackend::Sqlite {
+            return Ok(None);
+        }
+        let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS micros";
+        let before = self.0.clock.now().micros();
+        let row = self.0.reader.query_one_raw(Statement::from_string(self.0.backend, sql)).await?;
+        let theirs: Option<i64> = row.map(|row| row.try_get("", "micros")).transpose()?;
+        let after = self.0.clock.now().micros();
+        // The question took a while; what lies within it is no difference.
+        Ok(theirs.map(|theirs| if theirs < before { theirs - before } else { (theirs - after).max(0) }))
+    }
+
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
         self.0.reader.execute_unprepared("SELECT 1").await?;
@@ -359,6 +386,30 @@ fn ended<T>(span: &Span, done: &Result<T>) {
         }
     };
     span.record("zerostate.outcome", outcome);
+}
+
+/// Writes a copy of an embedded database into a file that is not there yet, as it is at one instant, while others use it. The copy
+/// is looked through before this says that it is one.
+pub async fn copy_embedded(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    let open = async |path: &std::path::Path| {
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(30));
+        SqliteConnection::connect_with(&options).await.map_err(Error::internal)
+    };
+    let mut connection = open(from).await?;
+    let copied = sqlx::query("VACUUM INTO ?").bind(to.display().to_string()).execute(&mut connection).await;
+    connection.close().await.map_err(Error::internal)?;
+    copied.map_err(Error::internal)?;
+    let found = examine_embedded(to).await?;
+    if found == "ok" { Ok(()) } else { Err(Error::internal(format!("the copy is damaged: {found}"))) }
+}
+
+/// What SQLite finds wrong with a database file; `ok` when it is nothing.
+pub async fn examine_embedded(path: &std::path::Path) -> Result<String> {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true);
+    let mut connection = SqliteConnection::connect_with(&options).await.map_err(Error::internal)?;
+    let found = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut connection).await;
+    connection.close().await.map_err(Error::internal)?;
+    found.map_err(Error::internal)
 }
 
 async fn connect_sqlite(path: &str, storage: &Storage) -> Result<(DatabaseConnection, DatabaseConnection)> {

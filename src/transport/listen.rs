@@ -40,8 +40,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Peer, assets::Bare, tls::Certificate};
 use crate::config::Limits;
 
-/// How long requests that are under way at the shutdown may take to end.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(25);
 /// How long nothing is accepted when the operating system has nothing to give.
 const EXHAUSTED_FOR: Duration = Duration::from_secs(1);
 
@@ -59,6 +57,8 @@ pub(super) struct House {
     pub(super) certificate: Option<Certificate>,
     /// The path under which the service stands behind a proxy, without the slash at its end; empty for none.
     pub(super) base: Arc<str>,
+    /// How long requests that are under way at the shutdown may take to end.
+    pub(super) patience: Duration,
 }
 
 /// Accepts connections until `stop`, then lets what is under way end, for a bounded time.
@@ -92,7 +92,7 @@ pub(super) async fn accept(listener: TcpListener, house: House, stop: Cancellati
     }
     drop(listener);
     under_way.close();
-    if timeout(SHUTDOWN_PATIENCE, under_way.wait()).await.is_err() {
+    if timeout(house.patience, under_way.wait()).await.is_err() {
         tracing::warn!("requests were still under way at the end of the shutdown");
     }
 }

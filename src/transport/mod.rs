@@ -226,20 +226,20 @@ pub async fn serve(app: App, listener: TcpListener) -> Result<()> {
         app.tracker().spawn(certificate.keep(app.stop()));
     }
     let base = http.public_url.as_ref().map_or("", |url| url.path().trim_end_matches('/')).into();
-    let limits = app.config().limits.clone();
-    listen::accept(listener, House { router, limits, certificate, base }, app.stop()).await;
+    let (limits, patience) = (app.config().limits.clone(), app.config().shutdown_patience);
+    listen::accept(listener, House { router, limits, certificate, base, patience }, app.stop()).await;
     Ok(())
 }
 
 /// Serves metrics, health and readiness alone, for those who watch the service, until `stop`.
 pub async fn serve_metrics(app: App, listener: TcpListener, stop: CancellationToken) {
-    let limits = app.config().limits.clone();
+    let (limits, patience) = (app.config().limits.clone(), app.config().shutdown_patience);
     let router = Router::new()
         .route("/health", get(probe::health))
         .route("/ready", get(probe::ready))
         .route("/metrics", get(probe::metrics))
         .with_state(Probe { app, readiness: Readiness::default() });
-    listen::accept(listener, House { router, limits, certificate: None, base: "".into() }, stop).await;
+    listen::accept(listener, House { router, limits, certificate: None, base: "".into(), patience }, stop).await;
 }
 
 /// The origins whose pages may call; `*` lets any. Calls carry tokens and never cookies, so an origin gains nothing by itself.

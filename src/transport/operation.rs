@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use async_graphql::{
     Extensions, Positioned, Request, Response, ServerError, Variables,
-    parser::types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
+    parser::types::{
+        DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet,
+    },
 };
 use axum::http::{HeaderValue, StatusCode};
 use futures_util::{FutureExt, StreamExt, stream::BoxStream};
@@ -27,6 +29,7 @@ use super::{
 use crate::{
     app::App,
     caller::Caller,
+    error::Error,
     graphql::{Budget, Remarks, Replays, Session},
     metrics::{self, Limited, RequestOutcome},
     trace::{Parent, TRACEPARENT, TRACESTATE},
@@ -164,6 +167,32 @@ impl Operation {
         Trail::rejected(self.known(caller), fault);
     }
 
+    /// Whether the operation asks for the schema itself.
+    fn asks_for_the_schema(&self) -> bool {
+        let fragments = &self.document.fragments;
+        let mut sets: Vec<&SelectionSet> = match select(&self.document, self.name.as_deref()) {
+            Ok(operation) => vec![&operation.node.selection_set.node],
+            Err(_) => Vec::new(),
+        };
+        // The guard has refused documents whose fragments lead to themselves.
+        while let Some(set) = sets.pop() {
+            for item in &set.items {
+                match &item.node {
+                    Selection::Field(field) if matches!(field.node.name.node.as_str(), "__schema" | "__type") => {
+                        return true;
+                    }
+                    Selection::Field(_) => {}
+                    Selection::InlineFragment(inline) => sets.push(&inline.node.selection_set.node),
+                    Selection::FragmentSpread(spread) => {
+                        let named = fragments.get(&spread.node.fragment_name.node);
+                        sets.extend(named.map(|fragment| &fragment.node.selection_set.node));
+                    }
+                }
+            }
+        }
+        false
+    }
+
     /// As the executor takes it, with the place where it will say which fields were answered before.
     fn into_request(
         self,
@@ -265,6 +294,12 @@ impl Edge {
         trail: &mut Trail,
     ) -> Result<Response, Fault> {
         let started = Instant::now();
+        let closed = self.app.config().http.closed_introspection && caller.user_id().is_none();
+        if closed && operation.asks_for_the_schema() {
+            const SIGN_IN: &str =
+                "Sign in to ask for the schema here; everybody may read it at /graphql/schema.graphql.";
+            return Err(Error::Unauthenticated(SIGN_IN).into());
+        }
         let most = self.app.config().limits.requests_per_caller;
         let Some(place) = self.requests.take(Holder::of(&caller, origin), most) else {
             self.app.metrics().limited(Limited::Requests);

@@ -76,7 +76,7 @@ impl Check {
 
 impl Readiness {
     async fn checks(&self, app: &App) -> Vec<Check> {
-        let draining = app.stop().is_cancelled().then(|| "the process is shutting down".to_owned());
+        let draining = app.is_draining().then(|| "the process is shutting down".to_owned());
         let mut checks = vec![Check::new("draining", Instant::now(), draining)];
         checks.extend(self.database(app).await);
         checks.push(books(app).await);

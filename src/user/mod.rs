@@ -105,9 +105,14 @@ impl std::fmt::Debug for Auth {
 }
 
 impl Auth {
-    /// Loads the keys from the folder `keys` of the data folder, or makes and keeps them. Fails when a key file is unusable.
-    pub fn open(config: config::Auth, data: &Path, entropy: &Entropy) -> Result<Self> {
-        let keys = Keys::open(&config, data, entropy)?;
+    /// Takes the keys that were given, loads the others from the folder `keys` of the data folder, or makes and keeps them. Fails when a key file is unusable.
+    pub fn open(
+        config: config::Auth,
+        keys: (&config::Keys, config::Profile),
+        data: &Path,
+        entropy: &Entropy,
+    ) -> Result<Self> {
+        let keys = Keys::open(&config, keys, data, entropy)?;
         let hasher = Hasher::new(config.argon2, entropy.clone())?;
         // Of the addresses that compete for the last place, the newest must be counted.
         let strangers = Cache::builder().max_capacity(STRANGERS).eviction_policy(EvictionPolicy::lru()).build();

@@ -44,7 +44,9 @@ impl World {
         let storage = Storage::at(format!("sqlite:{}", data.path().join("test.db").display()));
         let store = Store::connect(&storage, Terms::default(), clock, entropy.clone()).await.unwrap();
         store.migrate().await.unwrap();
-        let auth = Auth::open(settings(), data.path(), &entropy).unwrap();
+        let auth =
+            Auth::open(settings(), (&config::Keys::default(), config::Profile::Development), data.path(), &entropy)
+                .unwrap();
         Self { data, store, auth }
     }
 
@@ -152,7 +154,13 @@ impl World {
 
     /// The same data in another process, with other settings.
     fn other_process(&self, config: config::Auth) -> Auth {
-        Auth::open(config, self.data.path(), self.store.entropy()).unwrap()
+        Auth::open(
+            config,
+            (&config::Keys::default(), config::Profile::Development),
+            self.data.path(),
+            self.store.entropy(),
+        )
+        .unwrap()
     }
 }
 

@@ -38,12 +38,13 @@ use crate::{
     error::{Error, Result},
     store::{
         Entropy,
-        keys::{FOLDER, der, make_private_folder, read_or_make, read_pem, spell_pem, unusable},
+        keys::{
+            FOLDER, REFRESH, SIGNING, der, make_private_folder, obtain, read_hex, read_pem, read_signing, spell_pem,
+            unusable,
+        },
     },
 };
 
-const SIGNING: &str = "signing.key";
-const REFRESH: &str = "refresh.key";
 const TYPE: &str = "at+jwt";
 const REFRESH_PREFIX: &str = "zsr_";
 /// Bytes of an access token at most; ours have about 500.
@@ -96,15 +97,23 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Reads the keys from the data folder and makes those that are missing.
-    pub(super) fn open(config: &config::Auth, data: &Path, entropy: &Entropy) -> Result<Self> {
+    /// Takes the keys that were given and reads the others from the data folder, where development makes those that are missing.
+    pub(super) fn open(
+        config: &config::Auth,
+        given: (&config::Keys, config::Profile),
+        data: &Path,
+        entropy: &Entropy,
+    ) -> Result<Self> {
+        let (given, profile) = given;
         let folder = data.join(FOLDER);
         make_private_folder(&folder).map_err(Error::internal)?;
         let signing_path = folder.join(SIGNING);
-        let pem = read_or_make(&signing_path, || spell_pem(&entropy.bytes()))?;
-        let signing = read_pem(&signing_path, &pem)?;
+        let text = obtain(&signing_path, given.signing.as_ref(), profile, || spell_pem(&entropy.bytes()))?;
+        let signing = read_signing(&signing_path, &text)?;
         let mut public = vec![publish(&signing)];
-        for path in other_signing_keys(&folder).map_err(Error::internal)? {
+        let replaced = given.signing.is_some() && signing_path.exists();
+        let others = other_signing_keys(&folder).map_err(Error::internal)?;
+        for path in others.into_iter().chain(replaced.then(|| signing_path.clone())) {
             let other = publish(&read_pem(&path, &fs::read_to_string(&path).map_err(Error::internal)?)?);
             if public.iter().all(|known| known.kid != other.kid) {
                 public.push(other);
@@ -113,9 +122,9 @@ impl Keys {
         let der = der(&signing.to_bytes())?;
 
         let refresh_path = folder.join(REFRESH);
-        let text = read_or_make(&refresh_path, || Ok(format!("{}\n", hex::encode(entropy.bytes::<32>()))))?;
-        let mut refresh = [0_u8; 32];
-        hex::decode_to_slice(text.trim(), &mut refresh).map_err(|_| unusable(&refresh_path, "32 bytes in hex"))?;
+        let make = || Ok(format!("{}\n", hex::encode(entropy.bytes::<32>())));
+        let text = obtain(&refresh_path, given.refresh.as_ref(), profile, make)?;
+        let refresh = read_hex(&text).ok_or_else(|| unusable(&refresh_path, "32 bytes in hex"))?;
         let refresh = Hmac::new_from_slice(&refresh).map_err(Error::internal)?;
 
         let mut validation = Validation::new(Algorithm::EdDSA);
@@ -265,7 +274,13 @@ mod tests {
     const SESSION: SessionId = SessionId(Uuid::from_u128(8));
 
     fn keys(data: &TempDir, seed: u64) -> Keys {
-        Keys::open(&config::Auth::default(), data.path(), &Entropy::seeded(seed)).unwrap()
+        Keys::open(
+            &config::Auth::default(),
+            (&config::Keys::default(), config::Profile::Development),
+            data.path(),
+            &Entropy::seeded(seed),
+        )
+        .unwrap()
     }
 
     fn token(keys: &Keys) -> (String, Timestamp) {
@@ -437,7 +452,14 @@ mod tests {
             let data = TempDir::new().unwrap();
             fs::create_dir(data.path().join(FOLDER)).unwrap();
             fs::write(data.path().join(FOLDER).join(name), "my-password").unwrap();
-            let error = Keys::open(&config::Auth::default(), data.path(), &Entropy::seeded(1)).err().unwrap();
+            let error = Keys::open(
+                &config::Auth::default(),
+                (&config::Keys::default(), config::Profile::Development),
+                data.path(),
+                &Entropy::seeded(1),
+            )
+            .err()
+            .unwrap();
             assert!(error.to_string().contains(name) && !error.to_string().contains("my-password"), "{error}");
         }
     }

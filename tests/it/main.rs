@@ -17,6 +17,8 @@ mod auction_abuse;
 #[cfg(test)]
 mod auction_model;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod channel;
 #[cfg(test)]
 mod channel_model;
@@ -71,7 +73,11 @@ mod release;
 #[cfg(test)]
 mod reputation;
 #[cfg(test)]
+mod retention;
+#[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod settings;
 #[cfg(test)]
 mod sse;
 #[cfg(test)]
