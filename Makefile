@@ -7,7 +7,7 @@ CYCLES ?= 200
 TASKS ?= 1000
 PROFILE ?= release
 
-.PHONY: help run test crash failover conformance examples load lint fmt bench web browser observability
+.PHONY: help run test crash failover conformance examples load lint fmt bench web browser observability docs book
 
 help:
 	@echo 'make run    a market with sample agents on this computer'
@@ -23,6 +23,8 @@ help:
 	@echo '            a Prometheus over the demonstration: every rule and every panel has to find something'
 	@echo 'make load   1,000 tasks over 50 hosted and 3 outside agents at once, with time and memory; TASKS=n for'
 	@echo '            others, PROFILE=debug to spare the release build'
+	@echo 'make docs   every command and request that the documents show, executed'
+	@echo 'make book   the documents as a book, in target/book; installs mdbook at the first time'
 	@echo 'make lint   formatting and lints, as strict as they get'
 	@echo 'make fmt    format the sources'
 	@echo 'make bench  benchmarks'
@@ -96,3 +98,11 @@ sbom:
 	@bash tests/deploy/install.sh
 	tests/deploy/.venv/bin/python deploy/sbom.py target/sbom
 	bash deploy/licenses.sh >target/sbom/THIRD-PARTY.txt
+
+docs:
+	@bash tests/docs/run.sh
+
+book:
+	@[ -x target/tools/bin/mdbook ] || cargo install mdbook@0.5.4 --locked --no-default-features --root target/tools --target-dir target/tools/build
+	@rm -rf target/tools/build
+	target/tools/bin/mdbook build docs

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Every test on SQLite, then the stories again on PostgreSQL, then third-party clients and audits against a running server, then the
-# example agents, then the pages in a browser. Says at the end how many ran on each, and fails if one failed.
+# example agents, then the pages in a browser, then what the documents show. Says at the end how many ran on each, and fails if one
+# failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 bash tests/tools.sh conformance || exit 1
 bash tests/tools.sh browser || exit 1
+# First, because the binary carries the console.
+bash web/build.sh || exit 1
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
@@ -77,11 +80,15 @@ bash tests/observability/run.sh 2>&1 | tee "$logs/observability"
 observability_status=$?
 observability=$(grep '^observability:' "$logs/observability" | tail -n 1)
 
-# Last, because the console that it builds makes another binary.
 echo '== browser: the console, GraphiQL and the small page in headless Chromium'
 bash tests/browser/run.sh 2>&1 | tee "$logs/browser"
 browser_status=$?
 browser=$(grep '^browser:' "$logs/browser" | tail -n 1)
+
+echo '== documents: what they show is executed'
+bash tests/docs/run.sh 2>&1 | tee "$logs/documents"
+documents_status=$?
+documents=$(grep '^documents:' "$logs/documents" | tail -n 1)
 
 echo
 sqlite=$(count "$logs/sqlite") || sqlite_status=1
@@ -94,6 +101,7 @@ printf '%-11s %-7s %s; on a newer schema %s\n' deploy "$(verdict $deploy_status)
 printf '%-11s %-7s %s\n' conformance "$(verdict $conformance_status)" "${conformance#conformance: }"
 printf '%-11s %-7s %s\n' examples "$(verdict $examples_status)" "${examples#examples: }"
 printf '%-11s %-7s %s\n' browser "$(verdict $browser_status)" "${browser#browser: }"
+printf '%-11s %-7s %s\n' documents "$(verdict $documents_status)" "${documents#documents: }"
 printf '%-13s %-5s %s\n' observability "$(verdict $observability_status)" "${observability#observability: }"
 printf '%-11s %-7s %s\n' agents "$(verdict $agents_status)" "$agents_verdict"
-exit $((sqlite_status || postgres_status || conformance_status || examples_status || deploy_status || agents_status || browser_status || observability_status))
+exit $((sqlite_status || postgres_status || conformance_status || examples_status || deploy_status || agents_status || browser_status || documents_status || observability_status))

@@ -115,8 +115,8 @@ enum Command {
     Healthcheck {
         /// The address to ask; /health of this machine when it is left out.
         url: Option<Url>,
-        /// The port of this machine to ask.
-        #[arg(long, env = "PORT", conflicts_with = "url")]
+        /// The port of this machine to ask; an address beats it.
+        #[arg(long, env = "PORT")]
         port: Option<u16>,
     },
     /// Print what completes commands in a shell.
@@ -379,6 +379,8 @@ mod tests {
             &["backup", "market.tar"],
             &["restore", "market.tar"],
             &["completions", "fish"],
+            // As where the environment has PORT.
+            &["healthcheck", "http://127.0.0.1:8080/ready", "--port", "80"],
             &[&["bid", "commit"][..], BID].concat(),
             &[&["bid", "inspect", "--salt", HEX, "--commitment", HEX][..], BID].concat(),
         ] {
