@@ -142,8 +142,14 @@ pub(super) async fn run(command: DemoCommand, settings: &Settings, by_platform: 
                 let listener = listen_on(wanted, command.listen.port.is_none()).await?;
                 return stage(&place, entropy, listener, async |app, cast| {
                     let home = home(app, cast.api.url("").trim_end_matches('/'));
-                    let banner =
-                        Banner::new(&version_line(), database(app), &home, &metrics_home(app, &home), started.elapsed(), transport::has_console());
+                    let banner = Banner::new(
+                        &version_line(),
+                        database(app),
+                        &home,
+                        &metrics_home(app, &home),
+                        started.elapsed(),
+                        transport::has_console(),
+                    );
                     if command.open {
                         open(&home);
                     }
@@ -562,8 +568,14 @@ mod tests {
 
     #[test]
     fn a_demonstration_says_how_to_go_on() {
-        let mut banner =
-            Banner::new("zerostate 0.1.0", "sqlite", "http://127.0.0.1:8080", "http://127.0.0.1:8080", Duration::from_millis(320), true);
+        let mut banner = Banner::new(
+            "zerostate 0.1.0",
+            "sqlite",
+            "http://127.0.0.1:8080",
+            "http://127.0.0.1:8080",
+            Duration::from_millis(320),
+            true,
+        );
         let next = next_steps("http://127.0.0.1:8080/graphql", "TOKEN");
         greet(&mut banner, "in a temporary folder", "client@demo / demo", "admin@demo / demo", &next);
         let text = banner.text();

@@ -252,7 +252,14 @@ pub(super) struct Banner {
 }
 
 impl Banner {
-    pub(super) fn new(version: &str, database: &str, home: &str, metrics: &str, took: Duration, has_console: bool) -> Self {
+    pub(super) fn new(
+        version: &str,
+        database: &str,
+        home: &str,
+        metrics: &str,
+        took: Duration,
+        has_console: bool,
+    ) -> Self {
         let socket = home.replacen("http", "ws", 1);
         let ready = format!("{version}, {database}");
         let mut banner = Self { text: format!("\n  {ready:<44}ready in {} ms\n\n", took.as_millis()) };
