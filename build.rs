@@ -36,13 +36,14 @@ fn main() -> io::Result<()> {
     fs::write(into.join("assets.rs"), format!("static ASSETS: {table}];\n"))
 }
 
-/// Tells the program what it is built for and by what; `zerostate version` says so.
+/// Tells the program what it is built for and by what; `zerostate version` says so. Cargo also sets these variables for what it runs,
+/// so they must not look like settings of ours.
 fn tell_how() -> io::Result<()> {
     let target = env::var("TARGET").unwrap_or_default();
     let compiler = env::var_os("RUSTC").and_then(|rustc| Command::new(rustc).arg("--version").output().ok());
     let compiler = compiler.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
-    writeln!(io::stdout(), "cargo::rustc-env=ZEROSTATE_TARGET={target}")?;
-    writeln!(io::stdout(), "cargo::rustc-env=ZEROSTATE_RUSTC={}", compiler.trim())
+    writeln!(io::stdout(), "cargo::rustc-env=BUILD_TARGET={target}")?;
+    writeln!(io::stdout(), "cargo::rustc-env=BUILD_RUSTC={}", compiler.trim())
 }
 
 /// The compressed files of a folder and those below it, by the names of what they hold. A folder that cannot be read has none.

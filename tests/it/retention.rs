@@ -92,7 +92,7 @@ async fn many_old_events_go_a_few_at_a_time() {
     world.cursor().await;
     world.turn(2 * DAY);
     let before = world.rows("events").await;
-    let first = world.app.sweep_once().await.unwrap();
+    let first = world.app.tidy_once().await.unwrap();
     assert!((1..=500).contains(&first), "{first} at once");
     assert_eq!(world.rows("events").await, before - i64::try_from(first).unwrap());
     world.settle().await;
@@ -209,7 +209,7 @@ async fn while_the_books_are_broken_everything_is_kept() {
     world.cursor().await;
     world.turn(3 * DAY);
     world.app.store().set_books(false);
-    assert_eq!(world.app.sweep_once().await.unwrap(), 0);
+    assert_eq!(world.app.tidy_once().await.unwrap(), 0);
     assert_eq!(world.rows("events").await, 2);
     world.app.store().set_books(true);
     world.settle().await;

@@ -236,7 +236,7 @@ impl World {
     /// Lets everything happen that is due now.
     pub async fn settle(&self) {
         for _ in 0..1_000 {
-            let swept = self.app.sweep_once().await.unwrap();
+            let swept = self.app.sweep_once().await.unwrap() + self.app.tidy_once().await.unwrap();
             let ran = self.app.run_ready().await.unwrap();
             if swept == 0 && ran == 0 {
                 return;
