@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A PostgreSQL market that is damaged, and brought back as it was a moment before: a base backup, the log that the server archived,
-# and a point in time. The steps are those of docs/backup.md. ZEROSTATE names the program.
+# and a point in time. The steps are those of docs/how-to/backup.md. ZEROSTATE names the program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/server.sh

@@ -146,7 +146,7 @@ fn of_postgres(config: &Config, file: &Path) -> Failure {
         "The database is PostgreSQL, which has programs of its own for this.",
         format!(
             "Run `pg_dump --format=custom --file={} '{}'`, and keep {} and the modules in {} with it; \
-             docs/backup.md says how to bring them back.",
+             docs/how-to/backup.md says how to bring them back.",
             file.display(),
             redacted(&config.storage.url),
             keys.display(),
@@ -194,7 +194,7 @@ pub(super) async fn restore(command: &RestoreCommand, settings: &Settings) -> Re
     let shown = file.display();
     if settings.database_url.is_some() {
         let what = "A backup is brought back into the data folder, and a database URL is set.";
-        return Err(Failure::configuration(what, "Unset DATABASE_URL; for PostgreSQL docs/backup.md says what to do."));
+        return Err(Failure::configuration(what, "Unset DATABASE_URL; for PostgreSQL docs/how-to/backup.md says what to do."));
     }
     let cannot = |error: io::Error| {
         Failure::failed(

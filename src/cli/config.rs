@@ -200,7 +200,7 @@ pub(super) fn example(root: &Command) -> String {
 /// Every setting as a table.
 pub(super) fn reference(root: &Command) -> String {
     let config = Config::in_folder("./data");
-    let mut text = include_str!("configuration.md").to_owned();
+    let mut text = include_str!("configuration.txt").to_owned();
     for (heading, settings) in by_heading(root) {
         put(
             &mut text,
