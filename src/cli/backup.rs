@@ -194,7 +194,10 @@ pub(super) async fn restore(command: &RestoreCommand, settings: &Settings) -> Re
     let shown = file.display();
     if settings.database_url.is_some() {
         let what = "A backup is brought back into the data folder, and a database URL is set.";
-        return Err(Failure::configuration(what, "Unset DATABASE_URL; for PostgreSQL docs/how-to/backup.md says what to do."));
+        return Err(Failure::configuration(
+            what,
+            "Unset DATABASE_URL; for PostgreSQL docs/how-to/backup.md says what to do.",
+        ));
     }
     let cannot = |error: io::Error| {
         Failure::failed(

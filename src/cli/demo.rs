@@ -238,7 +238,7 @@ async fn keep_moving(
         &data,
         &person(&cast.client),
         &person(&cast.admin),
-        &next_steps(&cast.api.url("/graphql"), &cast.client.token()),
+        &next_steps(&cast.api.url("/graphql"), &cast.client.token(), &program()),
     );
     banner.show();
 
@@ -276,8 +276,13 @@ async fn keep_moving(
     Ok(())
 }
 
+/// The program as it was called, so that what is shown can be pasted in the same folder.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "zerostate".to_owned())
+}
+
 /// What a person can do now, ready to paste.
-fn next_steps(url: &str, token: &str) -> String {
+fn next_steps(url: &str, token: &str, program: &str) -> String {
     let body = json!({
         "query": "mutation($input: ExecuteTaskInput!) { executeTask(input: $input) { task { id status } userErrors { code message } } }",
         "variables": { "input": {
@@ -292,7 +297,7 @@ fn next_steps(url: &str, token: &str) -> String {
          # see the wallet and what came of the newest task\n    \
          curl -s {url} -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' \\\n      -d '{look}'\n\n    \
          # one task with every step, bid, score, transfer and check\n    \
-         zerostate demo --once --capability text.stats --input README.md --budget 2.5"
+         {program} demo --once --capability text.stats --input README.md --budget 2.5"
     )
 }
 
@@ -576,7 +581,7 @@ mod tests {
             Duration::from_millis(320),
             true,
         );
-        let next = next_steps("http://127.0.0.1:8080/graphql", "TOKEN");
+        let next = next_steps("http://127.0.0.1:8080/graphql", "TOKEN", "./zerostate");
         greet(&mut banner, "in a temporary folder", "client@demo / demo", "admin@demo / demo", &next);
         let text = banner.text();
         let head = "
@@ -595,6 +600,7 @@ mod tests {
     export TOKEN=TOKEN
 ";
         assert!(text.starts_with(head), "{text}");
+        assert!(text.contains("\n    ./zerostate demo --once "), "{text}");
         assert!(text.ends_with("Below: what happens on the market.\n\n"), "{text}");
     }
 

@@ -107,7 +107,7 @@ fn read_or_make(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<St
         Err(error) => return Err(Error::internal(error)),
     }
     let folder = path.parent().unwrap_or(Path::new("."));
-    tracing::warn!(file = %path.display(), "made a key that was not there; whoever has this file can speak for this service");
+    tracing::info!(file = %path.display(), "made a key that was not there; whoever has this file can speak for this service");
     // Temporary files are readable by their owner alone.
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::internal)?;
     file.write_all(make()?.as_bytes()).map_err(Error::internal)?;

@@ -405,6 +405,7 @@ async fn a_goal_is_delegated_followed_and_looked_at() {
     let begun = run(&world, &ada, &slow, "").await.done().to_owned();
     let cancelled = run(&world, &ada, &["delegate", "--cancel", &begun], "").await;
     assert_eq!(cancelled.done(), begun);
+    world.settle().await;
     let ended = run(&world, &ada, &["delegate", "--show", &begun, "--json"], "").await.json();
     assert_eq!((&ended["status"], &ended["returned"]), (&json!("CANCELLED"), &json!("20")), "{ended}");
 
