@@ -37,10 +37,10 @@ Node.js 20 or newer with npm is missing; the conformance checks run third-party 
   elsewhere                           https://nodejs.org
 TEXT
     fi
-    if ! python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    if ! python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
         missing=1
         cat >&2 <<'TEXT'
-Python 3.10 or newer with venv is missing; the conformance checks run a third-party client with it. Install it:
+Python 3.11 or newer with venv is missing; the conformance checks run a third-party client with it. Install it:
   Debian, Ubuntu   apt-get install python3 python3-venv
   Fedora           dnf install python3
   macOS            brew install python
