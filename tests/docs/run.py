@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 import urllib.error
@@ -58,10 +59,15 @@ def free_port():
         return free.getsockname()[1]
 
 
+# Pages are read at once, and two that need the same must not install it at once.
+INSTALLING = threading.Lock()
+
+
 def has(need, known={}):
-    if need not in known:
-        known[need] = subprocess.run(["bash", "-c", NEEDS[need][0]], cwd=ROOT, capture_output=True, check=False).returncode == 0
-    return known[need]
+    with INSTALLING:
+        if need not in known:
+            known[need] = subprocess.run(["bash", "-c", NEEDS[need][0]], cwd=ROOT, capture_output=True, check=False).returncode == 0
+        return known[need]
 
 
 class Reader:
@@ -73,7 +79,7 @@ class Reader:
         self.server, self.last, self.query = None, "", None
         # An instant that is never over stands for one that is a month ahead, because some have to be within a year.
         self.known = {"2099-01-01T00:00:00Z": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 30 * 86400))}
-        self.done, self.left, self.repeat = 0, [], None
+        self.done, self.left, self.repeat, self.silent = 0, [], None, False
         folder.mkdir()
         for entry in ROOT.iterdir():
             if entry.name not in (".git", "data", "node_modules", "examples"):
@@ -214,7 +220,11 @@ class Reader:
                 raise Wrong("a GraphQL document is held against the schema and cannot be skipped")
             return
         need = block.options.get("needs")
-        if need and not has(need):
+        # What was not asked has no answer.
+        self.silent = bool(need and not has(need)) or (self.silent and verb == "answer")
+        if self.silent and verb == "answer":
+            return
+        if self.silent:
             self.left.append(f"{self.page.name}:{block.line}: NOT HERE: needs {NEEDS[need][1]}")
             return
         if language == "indented":

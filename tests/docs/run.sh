@@ -18,6 +18,8 @@ fi
 # What `make run` would build, so that the pages which begin with it find it built.
 bash web/build.sh --if-possible
 cargo build --quiet
+# The tutorial runs one of the example agents, and a page shows the clients of all of them.
+bash tests/examples/build.sh
 # One page is about PostgreSQL.
 case "$*" in
 '' | *postgresql*) exec env -u TEST_DATABASE_URL bash tests/postgres.sh "$here/.venv/bin/python" "$here/run.py" "$@" ;;
