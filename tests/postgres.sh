@@ -14,33 +14,15 @@ fi
 
 . "$(dirname "$0")/server.sh"
 
-folder=$(mktemp -d)
+own_folder
 data=$folder/data
-started=
 
-stop() {
-    trap - EXIT
-    if [[ -n $started ]]; then
-        server "$bin/pg_ctl" --pgdata "$data" --mode immediate --wait stop >/dev/null 2>&1 || true
-    fi
-    rm -rf "$folder"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-printf '%s\n' "$password" >"$folder/password"
-if [[ -n $owner ]]; then chown -R "$owner" "$folder"; fi
-
-server "$bin/initdb" --pgdata "$data" --username zerostate --pwfile "$folder/password" --auth scram-sha-256 \
-    --encoding UTF8 --locale C --no-sync >"$folder/initdb.log" 2>&1 || {
+make_server "$data" >"$folder/initdb.log" 2>&1 || {
     cat "$folder/initdb.log" >&2
     exit 1
 }
 
 settings='-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=400 -c fsync=off -c full_page_writes=off'
-started=yes
 start_server "$data" "$settings" || exit 1
 
 export TEST_DATABASE_URL="postgres://zerostate:$password@127.0.0.1:$port/postgres"

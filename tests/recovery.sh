@@ -6,26 +6,8 @@ cd "$(dirname "$0")/.."
 . tests/server.sh
 
 program=${ZEROSTATE:-$PWD/target/debug/zerostate}
-folder=$(mktemp -d)
 passed=0
-stop() {
-    trap - EXIT
-    local data
-    for data in primary restored; do
-        if [[ -f $folder/$data/postmaster.pid ]]; then
-            server "$bin/pg_ctl" --pgdata "$folder/$data" --mode immediate --wait stop >/dev/null 2>&1 || true
-        fi
-    done
-    rm -rf "$folder"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-printf '%s\n' "$password" >"$folder/password"
-mkdir "$folder/archive" "$folder/data"
-if [[ -n $owner ]]; then chown -R "$owner" "$folder"; fi
+own_folder archive data
 
 holds() {
     if "${@:2}" >"$folder/said" 2>&1; then
@@ -40,8 +22,7 @@ holds() {
 ask() { PGPASSWORD=$password "$bin/psql" --host 127.0.0.1 --port "$port" --username zerostate --dbname postgres --no-align --tuples-only --command "$1"; }
 zerostate() { env DATABASE_URL="postgres://zerostate:$password@127.0.0.1:$port/postgres" ZEROSTATE_DATA="$folder/data" "$program" "$@"; }
 
-server "$bin/initdb" --pgdata "$folder/primary" --username zerostate --pwfile "$folder/password" --auth scram-sha-256 \
-    --encoding UTF8 --locale C --no-sync >"$folder/initdb.log" 2>&1
+make_server "$folder/primary" >"$folder/initdb.log" 2>&1
 settings="-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=50 -c fsync=off"
 archive="-c archive_mode=on -c archive_command='cp %p $folder/archive/%f'"
 start_server "$folder/primary" "$settings $archive"

@@ -79,3 +79,34 @@ start_server() {
     cat "$data.start" "$data.log" >&2 2>/dev/null || true
     return 1
 }
+
+# own_folder [NAME ...]: makes `folder` for the servers of a script, with folders of these names and a fresh `password` in it. The servers
+# end, and it is removed, with the script.
+own_folder() {
+    folder=$(mktemp -d)
+    trap end_servers EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    printf '%s\n' "$password" >"$folder/password"
+    local name
+    for name in "$@"; do mkdir "$folder/$name"; done
+    if [[ -n $owner ]]; then chown -R "$owner" "$folder"; fi
+}
+
+end_servers() {
+    trap - EXIT
+    local running
+    for running in "$folder"/*/postmaster.pid; do
+        if [[ -f $running ]]; then
+            server "$bin/pg_ctl" --pgdata "$(dirname "$running")" --mode immediate --wait stop >/dev/null 2>&1 || true
+        fi
+    done
+    rm -rf "$folder"
+}
+
+# make_server DATA: makes the files of a server whose administrator is `zerostate`.
+make_server() {
+    server "$bin/initdb" --pgdata "$1" --username zerostate --pwfile "$folder/password" --auth scram-sha-256 --encoding UTF8 --locale C \
+        --no-sync
+}

@@ -9,28 +9,10 @@
 set -euo pipefail
 . "$(dirname "$0")/server.sh"
 
-folder=$(mktemp -d)
-stop() {
-    trap - EXIT
-    local data
-    for data in primary standby; do
-        if [[ -f $folder/$data/postmaster.pid ]]; then
-            server "$bin/pg_ctl" --pgdata "$folder/$data" --mode immediate --wait stop >/dev/null 2>&1 || true
-        fi
-    done
-    rm -rf "$folder"
-}
-trap stop EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-printf '%s\n' "$password" >"$folder/password"
-if [[ -n $owner ]]; then chown -R "$owner" "$folder"; fi
+own_folder
 
 {
-    server "$bin/initdb" --pgdata "$folder/primary" --username zerostate --pwfile "$folder/password" --auth scram-sha-256 \
-        --encoding UTF8 --locale C --no-sync
+    make_server "$folder/primary"
     # That the disks of this test are not synced changes nothing, because it is the processes that die.
     settings='-c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=100 -c fsync=off'
     start_server "$folder/primary" "$settings"
