@@ -62,7 +62,8 @@ postgres_status=$?
 echo '== deploy: the deployments against one another, and stories on the schema of a next release'
 bash tests/deploy/run.sh 2>&1 | tee "$logs/deploy"
 deploy_status=$?
-ZEROSTATE_TEST_NEWER=1 cargo test --test it -- story::a_ story::the_ delegation:: dispute:: 2>&1 | tee "$logs/newer" || deploy_status=1
+ZEROSTATE_TEST_NEWER=1 cargo test --test it -- story::a_ story::the_ delegation:: dispute:: 2>&1 | tee "$logs/newer"
+newer_status=$?
 deploy=$(grep '^deploy:' "$logs/deploy" | tail -n 1)
 
 echo '== conformance: audits and unmodified clients'
@@ -93,15 +94,24 @@ documents=$(grep '^documents:' "$logs/documents" | tail -n 1)
 echo
 sqlite=$(count "$logs/sqlite") || sqlite_status=1
 postgres=$(count "$logs/postgres") || postgres_status=1
-newer=$(count "$logs/newer") || deploy_status=1
+newer=$(count "$logs/newer") || newer_status=1
 verdict() { if (($1)); then echo 'FAILED'; else echo 'ok'; fi; }
+# What failed once more, here at the end, where it is found.
+for part in sqlite postgres deploy newer conformance examples observability browser documents; do
+    status=${part}_status
+    if ((${!status:-0})); then
+        echo "-- $part, what failed:"
+        grep --extended-regexp --after-context 6 'FAILED|panicked at|^error|wrong:' "$logs/$part" | cut -c 1-300 | head -n 60
+        echo
+    fi
+done
 printf '%-11s %-7s %s\n' SQLite "$(verdict $sqlite_status)" "$sqlite"
 printf '%-11s %-7s %s\n' PostgreSQL "$(verdict $postgres_status)" "$postgres"
-printf '%-11s %-7s %s; on a newer schema %s\n' deploy "$(verdict $deploy_status)" "${deploy#deploy: }" "$newer"
+printf '%-11s %-7s %s; on a newer schema %s\n' deploy "$(verdict $((deploy_status || newer_status)))" "${deploy#deploy: }" "$newer"
 printf '%-11s %-7s %s\n' conformance "$(verdict $conformance_status)" "${conformance#conformance: }"
 printf '%-11s %-7s %s\n' examples "$(verdict $examples_status)" "${examples#examples: }"
 printf '%-11s %-7s %s\n' browser "$(verdict $browser_status)" "${browser#browser: }"
 printf '%-11s %-7s %s\n' documents "$(verdict $documents_status)" "${documents#documents: }"
 printf '%-13s %-5s %s\n' observability "$(verdict $observability_status)" "${observability#observability: }"
 printf '%-11s %-7s %s\n' agents "$(verdict $agents_status)" "$agents_verdict"
-exit $((sqlite_status || postgres_status || conformance_status || examples_status || deploy_status || agents_status || browser_status || documents_status || observability_status))
+exit $((sqlite_status || postgres_status || conformance_status || examples_status || deploy_status || newer_status || agents_status || browser_status || documents_status || observability_status))

@@ -266,8 +266,11 @@ export async function belowAPath({ browser }) {
       await ready(page);
       await run(page);
       await answered(page, '"auctions"');
-      await page.getByRole('button', { name: 'Follow the market', exact: true }).click();
-      await run(page);
+      // Faster than GraphiQL looks at what stands in its editor: run nevertheless as what it is.
+      await page.getByRole('button', { name: 'Follow the market', exact: true }).evaluate((button) => {
+        button.click();
+        document.querySelector('.graphiql-execute-button').click();
+      });
       const heard = () => eyes.sockets.some(({ url, heard }) => url.includes('/market/graphql/ws') && heard.some((text) => text.includes('"next"')));
       for (const until = Date.now() + 40_000; !heard();) {
         check(Date.now() < until, 'no event came through the proxy');

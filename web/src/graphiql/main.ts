@@ -4,7 +4,7 @@ import './graphiql.css';
 import { HISTORY_PLUGIN, GraphiQL } from 'graphiql';
 import { type GraphiQLPlugin, type TabsState, useGraphiQL, useGraphiQLActions } from '@graphiql/react';
 import { type Fetcher, type Storage, createGraphiQLFetcher } from '@graphiql/toolkit';
-import { type GraphQLSchema, buildSchema } from 'graphql';
+import { type DocumentNode, type GraphQLSchema, Kind, buildSchema, parse } from 'graphql';
 import { createElement as h } from 'react';
 import { createRoot } from 'react-dom/client';
 import { type Example, examples, filled, remember } from './examples';
@@ -66,9 +66,26 @@ async function loadSchema(): Promise<GraphQLSchema> {
   return buildSchema(await response.text(), { assumeValidSDL: true });
 }
 
+/** The document, or nothing where it has faults: those are for the service to name. */
+function parsed(query: string): DocumentNode | undefined {
+  try {
+    return parse(query);
+  } catch {
+    return undefined;
+  }
+}
+
 const inner = createGraphiQLFetcher({ url: endpoint, fetch: signedFetch, wsClient: socketClient, enableIncrementalDelivery: false });
 const fetcher: Fetcher = async (parameters, options) => {
-  const answer = await inner(parameters, options);
+  // GraphiQL works out what an operation is, and its name, a moment after the text has changed. Who runs it before that, as by a
+  // click on an example and a click on the arrow, would send the new text with what is known of the old.
+  const document = parsed(parameters.query);
+  const names = document?.definitions.flatMap((part) => (part.kind === Kind.OPERATION_DEFINITION ? [part.name?.value] : []));
+  const stale = names && parameters.operationName && !names.includes(parameters.operationName);
+  const answer = await inner(
+    stale ? { ...parameters, operationName: names[0] ?? null } : parameters,
+    document ? { ...options, documentAST: document } : options,
+  );
   if (answer && typeof answer === 'object' && 'data' in answer) remember(answer.data);
   return answer;
 };
