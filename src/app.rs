@@ -32,6 +32,7 @@ use crate::{
     reputation,
     store::{self, Clock, Entropy, Instance, Store},
     sweep,
+    task::desk::Desk,
     user::Auth,
     webhook::messenger::Messenger,
 };
@@ -62,6 +63,7 @@ struct Inner {
     sandbox: Sandbox,
     metrics: Arc<Metrics>,
     worker: Worker,
+    desk: Desk,
     work_waits: Arc<Notify>,
     messenger: OnceCell<Messenger>,
     messages_wait: Arc<Notify>,
@@ -128,6 +130,7 @@ impl App {
             sandbox: sandbox.clone(),
             limits: config.execution.clone(),
         };
+        let desk = Desk::new(store.clone());
         let tracker = TaskTracker::new();
         let stop = CancellationToken::new();
         let (last_audit, audited) = (Mutex::new(None), tokio::sync::Mutex::new(None));
@@ -139,6 +142,7 @@ impl App {
             sandbox,
             metrics,
             worker,
+            desk,
             work_waits,
             messenger: OnceCell::new(),
             messages_wait,
@@ -395,6 +399,11 @@ impl App {
 
     pub fn auth(&self) -> &Auth {
         &self.0.auth
+    }
+
+    /// Where bids are handed in.
+    pub fn desk(&self) -> &Desk {
+        &self.0.desk
     }
 
     pub fn modules(&self) -> &Modules {

@@ -17,6 +17,7 @@ pub mod bond;
 pub mod commitment;
 pub mod reveal;
 pub mod rules;
+pub mod together;
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,7 +26,7 @@ use entity::{
     auction::{self, AwardMode, Kind, Status, Visibility},
     bid, commitment as commitment_row,
     event::{self, Payload},
-    id::{AgentId, AuctionId, BidId, UserId},
+    id::{AgentId, AuctionId, BidId, BondId, UserId},
     money::Amount,
     task,
     text::Words,
@@ -40,7 +41,7 @@ use sea_orm::{
 
 use crate::{
     agent as agents,
-    caller::Scope,
+    caller::{Caller, Scope},
     error::{Error, Result},
     reputation::{self, Standing},
     store::{Event, Work},
@@ -332,50 +333,52 @@ pub struct NewBid {
     pub promised: Option<Duration>,
 }
 
-/// Puts a bid of one of the caller's agents into a locked auction. An earlier live bid of the same agent is replaced and hands its
-/// bond on. Answers the auction as it is now.
-pub async fn submit_bid(
-    work: &mut Work,
-    mut auction: auction::Model,
-    offer: NewBid,
-) -> Result<(auction::Model, bid::Model)> {
-    let agent = agent::Entity::find_by_id(offer.agent).one(work.tx()).await?.ok_or(Error::NotFound("agent"))?;
-    let bidder = work.caller().controls(&agent, Scope::BidsWrite)?;
+/// Whether `caller` may make the offer in a locked auction, and the live bid of its agent that it replaces. The checks run in the
+/// order of the refusals. `earlier` are the bids of the agent in the auction.
+fn admit(
+    work: &Work,
+    caller: &Caller,
+    auction: &auction::Model,
+    agent: &agent::Model,
+    reputation: i32,
+    earlier: &[(BidId, bid::Status)],
+    offer: &NewBid,
+) -> Result<Option<BidId>> {
+    caller.controls(agent, Scope::BidsWrite)?;
     if offer.price.is_zero() {
         return Err(Error::invalid("price", "must be more than zero"));
     }
     if offer.promised.is_some_and(|promised| promised.as_millis() == 0 || promised > MAX_PROMISE) {
         return Err(Error::invalid("promisedDuration", "must be between one millisecond and one hour"));
     }
-    let standings = standings(work, [agent.id]).await?;
-    rules::admit_bid(&auction, &agent, basis_points(&standings, agent.id), offer.price, work.now())?;
-    let earlier = bid::Entity::find()
-        .filter(bid::Column::AuctionId.eq(auction.id))
-        .filter(bid::Column::AgentId.eq(agent.id))
-        .all(work.tx())
-        .await?;
-    let count = i32::try_from(earlier.len()).unwrap_or(i32::MAX);
-    let replaced = earlier.into_iter().find(|bid| bid.status == bid::Status::Active);
+    rules::admit_bid(auction, agent, reputation, offer.price, work.now())?;
+    let replaced = earlier.iter().find(|(_, status)| *status == bid::Status::Active).map(|(id, _)| *id);
     if replaced.is_none() && auction.bid_count >= work.terms().max_bids {
         return Err(AuctionRefused::AuctionFull.into());
     }
-    if count >= work.terms().max_bids_of_agent {
+    if i32::try_from(earlier.len()).unwrap_or(i32::MAX) >= work.terms().max_bids_of_agent {
         return Err(AuctionRefused::TooManyChanges.into());
     }
+    Ok(replaced)
+}
 
-    let bond_id = bond::put(work, &auction, &agent).await?;
-    match replaced {
-        Some(old) => set_status(work, old, bid::Status::Replaced).await?,
-        None => auction.bid_count = auction.bid_count.saturating_add(1),
-    }
-    let promised_ms = offer.promised.map_or(agent.promised_ms, |promised| i64::try_from(promised.as_millis()).ok());
+/// The bid that an admitted offer makes, and the auction that has it.
+fn bid_of(
+    work: &mut Work,
+    auction: &mut auction::Model,
+    agent: &agent::Model,
+    offer: &NewBid,
+    replaces: bool,
+    bond_id: Option<BondId>,
+) -> bid::Model {
+    let millis = |promised: Duration| i64::try_from(promised.as_millis()).ok();
     let bid = bid::Model {
         id: work.fresh(),
         auction_id: auction.id,
         agent_id: agent.id,
-        bidder_id: bidder,
+        bidder_id: agent.owner_id,
         price: offer.price,
-        promised_ms,
+        promised_ms: offer.promised.map_or(agent.promised_ms, millis),
         seq: auction.next_seq,
         status: bid::Status::Active,
         reputation: None,
@@ -385,6 +388,31 @@ pub async fn submit_bid(
         fuel_price: agent.fuel_price,
     };
     auction.next_seq = auction.next_seq.saturating_add(1);
+    if !replaces {
+        auction.bid_count = auction.bid_count.saturating_add(1);
+    }
+    bid
+}
+
+/// Puts a bid of one of the caller's agents into a locked auction. An earlier live bid of the same agent is replaced and hands its
+/// bond on. Answers the auction as it is now.
+pub async fn submit_bid(
+    work: &mut Work,
+    mut auction: auction::Model,
+    offer: NewBid,
+) -> Result<(auction::Model, bid::Model)> {
+    let agent = agent::Entity::find_by_id(offer.agent).one(work.tx()).await?.ok_or(Error::NotFound("agent"))?;
+    let reputation = basis_points(&standings(work, [agent.id]).await?, agent.id);
+    let earlier = together::earlier_bids(work, [auction.id], [agent.id]).await?;
+    let earlier = earlier.get(&(auction.id, agent.id)).map(Vec::as_slice).unwrap_or_default();
+    let caller = work.caller().clone();
+    let replaced = admit(work, &caller, &auction, &agent, reputation, earlier, &offer)?;
+
+    let bond_id = bond::put(work, &auction, &agent).await?;
+    if let Some(old) = replaced {
+        together::replace(work, &[old]).await?;
+    }
+    let bid = bid_of(work, &mut auction, &agent, &offer, replaced.is_some(), bond_id);
     bid::Entity::insert(bid.clone().into_active_model().reset_all()).exec_without_returning(work.tx()).await?;
     work.record(bid_event(&auction, &bid, event::Kind::BidSubmitted));
     if let Some(closes_at) = rules::extended_close(&auction, work.now(), work.terms().max_extensions) {

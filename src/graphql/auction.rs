@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     agent::{Agent, AgentModule, OrderDirection},
-    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes},
+    context::{Ask, intent, maybe, once, once_by, parse_id, payload, requires, role, scopes},
     document::SignedDocument,
     error::{Answer, payload},
     page::{PageArgs, Sort, connection, list_cost},
@@ -1311,7 +1311,8 @@ impl AuctionMutation {
                 promised: input.promised_duration.map(|promised| promised.0),
             };
             agents::appear(ctx.store(), ctx.caller(), new.agent, Scope::BidsWrite).await?;
-            let submitted = once(ctx, &input, async |work| task::submit_bid(work, new).await).await;
+            let desk = ctx.app().desk();
+            let submitted = once_by(ctx, &input, async |caller, once| desk.submit(caller, once, new).await).await;
             if matches!(submitted, Err(Error::Refused(_))) {
                 ctx.app().metrics().bid_rejected();
             }

@@ -24,7 +24,7 @@ use crate::{
     app::App,
     caller::{Caller, Scope},
     error::{Error, Result},
-    store::{Once, Store, Work},
+    store::{self, Once, Store, Work},
 };
 
 /// Which root fields of a request were answered from the record of an earlier one, by the names that they have in the answer.
@@ -391,6 +391,15 @@ where
     I: Intent,
     T: Serialize + DeserializeOwned,
 {
+    once_by(ctx, input, async |caller, once| Box::pin(ctx.store().write_once(caller, once, verb)).await).await
+}
+
+/// The same, done by somebody else who answers an intent once.
+pub(super) async fn once_by<I: Intent, T>(
+    ctx: &Context<'_>,
+    input: &I,
+    perform: impl AsyncFnOnce(Caller, Once) -> Result<store::Answer<T>>,
+) -> Result<Done<T>> {
     may_ask(ctx.caller(), I::OPERATION)?;
     if I::MOVES_CREDITS {
         // The ledger asks too; asking here keeps a mutation from doing in vain what comes before.
@@ -401,7 +410,7 @@ where
         fields.shift_remove("idempotencyKey");
     }
     let once = Once::new(I::OPERATION, input.key(), &intent)?;
-    let answer = Box::pin(ctx.store().write_once(ctx.caller().clone(), once, verb)).await?;
+    let answer = perform(ctx.caller().clone(), once).await?;
     if answer.replayed {
         let field = ctx.field();
         ctx.session().replays.add(field.alias().unwrap_or(field.name()));

@@ -12,6 +12,7 @@
 mod clock;
 mod events;
 pub mod failpoint;
+mod group;
 mod identity;
 mod keep;
 pub(crate) mod keys;
@@ -50,7 +51,7 @@ pub(crate) use identity::INSTANCE;
 pub use identity::Instance;
 pub use keep::Aged;
 pub use keys::MissingKey;
-pub use once::{Answer, Once, OnceRefused};
+pub use once::{Answer, Once, OnceRefused, answered, keep};
 pub use outage::is_outage;
 pub use schema::{Difference, SchemaRefused};
 pub use work::{Work, derived_uuid, first_id};
@@ -66,6 +67,8 @@ use crate::{
 const STATEMENT_CACHE: usize = 512;
 /// A connection that was idle for longer is tried before it is used.
 const IDLE_BEFORE_PING: Duration = Duration::from_secs(30);
+/// How many times longer one waits for the one writer of SQLite than for a reader.
+const WRITER_PATIENCE: u32 = 6;
 
 /// The database with what every unit of work needs. Cheap to clone.
 #[derive(Clone)]
@@ -93,10 +96,13 @@ struct Inner {
     entropy: Entropy,
     terms: Terms,
     hub: events::Hub,
+    /// Where those who want to write wait, on SQLite.
+    line: Option<group::Line>,
     instance: OnceLock<Instance>,
     on_commit: OnceLock<CommitHook>,
     on_notice: OnceLock<NoticeHook>,
     statements: Arc<AtomicU64>,
+    commits: AtomicU64,
     books_broken: AtomicBool,
     posted: trace::Posted,
 }
@@ -127,6 +133,8 @@ impl Store {
         }
         let backend = writer.get_database_backend();
         let hub = events::Hub::new();
+        let patience = storage.acquire_timeout.saturating_mul(WRITER_PATIENCE);
+        let line = (backend == DbBackend::Sqlite).then(|| group::Line::new(patience));
         let (instance, on_commit, on_notice) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let (books_broken, posted) = (AtomicBool::new(false), trace::Posted::default());
         let inner = Inner {
@@ -137,10 +145,12 @@ impl Store {
             entropy,
             terms,
             hub,
+            line,
             instance,
             on_commit,
             on_notice,
             statements,
+            commits: AtomicU64::new(0),
             books_broken,
             posted,
         };
@@ -219,6 +229,12 @@ impl Store {
         self.0.statements.load(Ordering::Relaxed)
     }
 
+    /// How many transactions this process has committed so far.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.0.commits.load(Ordering::Relaxed)
+    }
+
     /// Registers the one listener that sees every batch of events right after this process committed it.
     pub fn on_commit(&self, hook: impl Fn(&[event::Model]) + Send + Sync + 'static) -> Result<()> {
         self.0.on_commit.set(Box::new(hook)).map_err(|_| Error::internal("the commit hook is set already"))
@@ -283,10 +299,7 @@ impl Store {
                     work.commit(&span).await?;
                     Ok(value)
                 }
-                Err(error) => {
-                    work.undo().await;
-                    Err(error)
-                }
+                Err(error) => Err(work.undo(error).await),
             }
         };
         let done = done.instrument(span.clone()).await;
@@ -300,17 +313,28 @@ impl Store {
         &self.0.posted
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that may begin a transaction")]
     async fn begin(&self, caller: Caller) -> Result<Work> {
+        let (seat, tx) = match &self.0.line {
+            Some(line) => {
+                let (seat, tx) = group::Seat::take(self, line).await?;
+                (Some(seat), tx)
+            }
+            None => (None, Arc::new(self.begin_transaction().await?)),
+        };
+        Ok(Work::new(self.clone(), tx, seat, caller))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that may begin a transaction")]
+    async fn begin_transaction(&self) -> Result<DatabaseTransaction> {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let tx = self.0.writer.begin_with_options(options).await?;
-        Ok(Work::new(self.clone(), tx, caller))
+        Ok(self.0.writer.begin_with_options(options).await?)
     }
 
     fn announce(&self, events: &[event::Model]) {
+        self.0.commits.fetch_add(1, Ordering::Relaxed);
         if events.is_empty() {
             return;
         }
@@ -431,7 +455,7 @@ async fn connect_sqlite(path: &str, storage: &Storage) -> Result<(DatabaseConnec
         // When the disk is full or fails, SQLite undoes the transaction by itself, and the pool goes on believing that there is
         // one. Such a connection is of no use any more; another one takes its place.
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-        .acquire_timeout(storage.acquire_timeout.saturating_mul(6))
+        .acquire_timeout(storage.acquire_timeout.saturating_mul(WRITER_PATIENCE))
         .idle_timeout(None)
         .max_lifetime(None)
         .connect_with(options.clone())

@@ -4,10 +4,13 @@
 //! refusals included; the same key with another input is refused. When two calls with one key run at the same time, the primary
 //! key of the record lets one of them commit, and the other undoes its work and answers what the first one did.
 
-use std::any::type_name_of_val;
+use std::{
+    any::type_name_of_val,
+    collections::{HashMap, HashSet},
+};
 
 use entity::{id::UserId, idempotency, text::JsonText};
-use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait, SqlErr};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, SqlErr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use tracing::{Instrument, Span};
@@ -46,6 +49,12 @@ impl Once {
         }
         let input_hash = hex::encode(Sha256::digest(serde_json::to_vec(input)?));
         Ok(Self { operation, key: key.to_owned(), input_hash })
+    }
+
+    /// The key that the client chose.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
     }
 }
 
@@ -102,7 +111,7 @@ impl Store {
         T: Serialize + DeserializeOwned,
     {
         let user = caller.user()?;
-        let mut work = self.begin(caller.clone()).await?;
+        let mut work = self.begin(caller).await?;
         if let Some(record) = find(work.tx(), user, &once).await? {
             work.rollback().await?;
             return replay(&record, &once);
@@ -110,13 +119,12 @@ impl Store {
         let outcome = match verb(&mut work).await {
             Ok(value) => Ok(value),
             Err(Error::Refused(refusal)) => {
-                work.rollback().await?;
+                work = work.anew().await?;
                 span.record("zerostate.begun_again", true);
-                work = self.begin(caller).await?;
                 Err(refusal)
             }
             Err(error) => {
-                work.undo().await;
+                let error = work.undo(error).await;
                 // The same intent may have been done meanwhile, and that be what is in the way of this call.
                 return match find(&self.0.writer, user, &once).await? {
                     Some(record) => replay(&record, &once),
@@ -125,18 +133,7 @@ impl Store {
             }
         };
         failpoint("once::before_record");
-        let recorded = match &outcome {
-            Ok(value) => Recorded::Done(serde_json::to_value(value)?),
-            Err(refusal) => Recorded::Refused(refusal.clone()),
-        };
-        let row = idempotency::ActiveModel {
-            user_id: Set(user),
-            operation: Set(once.operation.to_owned()),
-            key: Set(once.key.clone()),
-            input_hash: Set(once.input_hash.clone()),
-            answer: Set(JsonText(serde_json::to_string(&recorded)?)),
-            created_at: Set(work.now()),
-        };
+        let row = record(user, &once, &outcome, &work)?;
         match idempotency::Entity::insert(row).exec_without_returning(work.tx()).await {
             Ok(_) => {
                 work.commit(span).await?;
@@ -149,12 +146,62 @@ impl Store {
                 let record = record.ok_or(Error::Unavailable("An identical request was in progress; try again."))?;
                 replay(&record, &once)
             }
-            Err(error) => {
-                work.undo().await;
-                Err(error.into())
-            }
+            Err(error) => Err(work.undo(error.into()).await),
         }
     }
+}
+
+/// The row by which an answer is known again.
+fn record<T: Serialize>(
+    user: UserId,
+    once: &Once,
+    outcome: &std::result::Result<T, Refusal>,
+    work: &Work,
+) -> Result<idempotency::ActiveModel> {
+    let recorded = match outcome {
+        Ok(value) => Recorded::Done(serde_json::to_value(value)?),
+        Err(refusal) => Recorded::Refused(refusal.clone()),
+    };
+    Ok(idempotency::ActiveModel {
+        user_id: Set(user),
+        operation: Set(once.operation.to_owned()),
+        key: Set(once.key.clone()),
+        input_hash: Set(once.input_hash.clone()),
+        answer: Set(JsonText(serde_json::to_string(&recorded)?)),
+        created_at: Set(work.now()),
+    })
+}
+
+/// The answers that intents of one operation have had already, in their order. One statement.
+pub async fn answered<T: DeserializeOwned>(
+    work: &Work,
+    intents: &[(UserId, &Once)],
+) -> Result<Vec<Option<Result<Answer<T>>>>> {
+    let operations: HashSet<&str> = intents.iter().map(|(_, once)| once.operation).collect();
+    let records = idempotency::Entity::find()
+        .filter(idempotency::Column::UserId.is_in(intents.iter().map(|(user, _)| *user)))
+        .filter(idempotency::Column::Operation.is_in(operations))
+        .filter(idempotency::Column::Key.is_in(intents.iter().map(|(_, once)| once.key.as_str())))
+        .all(work.tx())
+        .await?;
+    let records: HashMap<_, _> =
+        records.iter().map(|it| ((it.user_id, it.operation.as_str(), it.key.as_str()), it)).collect();
+    let known = |(user, once): &(UserId, &Once)| records.get(&(*user, once.operation, once.key.as_str())).copied();
+    Ok(intents.iter().map(|intent| known(intent).map(|record| replay(record, intent.1))).collect())
+}
+
+/// Keeps the answers to intents, none of which was answered before. One statement.
+pub async fn keep<T: Serialize>(
+    work: &Work,
+    answers: &[(UserId, &Once, &std::result::Result<T, Refusal>)],
+) -> Result<()> {
+    if answers.is_empty() {
+        return Ok(());
+    }
+    let rows = answers.iter().map(|(user, once, outcome)| record(*user, once, outcome, work));
+    let rows = rows.collect::<Result<Vec<_>>>()?;
+    idempotency::Entity::insert_many(rows).exec_without_returning(work.tx()).await?;
+    Ok(())
 }
 
 async fn find(db: &impl ConnectionTrait, user: UserId, once: &Once) -> Result<Option<idempotency::Model>> {

@@ -1,13 +1,13 @@
 //! The unit of work: one transaction, one caller, one instant, one batch of events.
 
 use std::sync::{
-    OnceLock,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicI64, Ordering},
 };
 
 use entity::{
     event,
-    id::{Id, TaskId},
+    id::{Id, TaskId, UserId},
     time::Timestamp,
 };
 use sea_orm::{
@@ -17,7 +17,7 @@ use sea_orm::{
 use tracing::Span;
 use uuid::{Builder, Uuid};
 
-use super::{Event, Instance, Notice, Store, failpoint};
+use super::{Event, Instance, Notice, Store, failpoint, group::Seat};
 use crate::{
     caller::Caller,
     config::Terms,
@@ -28,21 +28,24 @@ use crate::{
 #[derive(Debug)]
 pub struct Work {
     store: Store,
-    tx: DatabaseTransaction,
+    tx: Arc<DatabaseTransaction>,
+    /// The place among those who share a commit, where they do.
+    seat: Option<Seat>,
     caller: Caller,
     began: Timestamp,
     locked: OnceLock<Timestamp>,
     /// Microseconds of the instant before which this cannot happen.
     least: AtomicI64,
-    events: Vec<Event>,
+    /// What happened, with whose doing it was.
+    events: Vec<(Option<UserId>, Event)>,
     settles: AtomicBool,
 }
 
 impl Work {
-    pub(super) fn new(store: Store, tx: DatabaseTransaction, caller: Caller) -> Self {
+    pub(super) fn new(store: Store, tx: Arc<DatabaseTransaction>, seat: Option<Seat>, caller: Caller) -> Self {
         let began = store.clock().now();
         let (locked, least, events, settles) = (OnceLock::new(), AtomicI64::new(0), Vec::new(), AtomicBool::new(false));
-        Self { store, tx, caller, began, locked, least, events, settles }
+        Self { store, tx, seat, caller, began, locked, least, events, settles }
     }
 
     /// The transaction, for queries.
@@ -110,7 +113,12 @@ impl Work {
 
     /// Stages an event. It is written with the commit and told to subscribers after it.
     pub fn record(&mut self, event: Event) {
-        self.events.push(event);
+        self.events.push((self.caller.user_id(), event));
+    }
+
+    /// The same for what somebody did whose work is done here together with that of others.
+    pub fn record_as(&mut self, actor: UserId, event: Event) {
+        self.events.push((Some(actor), event));
     }
 
     /// Writes the staged events; the caller commits. A line about a task is not older than the one before it, whatever the clocks
@@ -119,10 +127,10 @@ impl Work {
         if self.events.is_empty() {
             return Ok(Vec::new());
         }
-        let (actor_id, now) = (self.caller.user_id(), self.now());
+        let now = self.now();
         let mut insert = Query::insert();
         insert.into_table(event::Entity).columns(event::Column::iter().skip(1)).returning_all();
-        for event in self.events.drain(..) {
+        for (actor_id, event) in self.events.drain(..) {
             let occurred_at = match event.task_id {
                 Some(task) => Func::greatest([Expr::val(now), newest_line(task)]).into(),
                 None => Expr::val(now),
@@ -151,36 +159,75 @@ impl Work {
         failpoint("store::before_events");
         let events = match self.write_events().await {
             Ok(events) => events,
-            Err(error) => {
-                self.undo().await;
-                return Err(error);
+            Err(error) => return Err(self.undo(error).await),
+        };
+        // Before anybody can hear of them.
+        remember(&self.store, &events, span);
+        let Self { store, tx, seat, settles, .. } = self;
+        let committed = match seat {
+            Some(seat) => {
+                drop(tx);
+                return seat.leave(Some(events)).await.inspect_err(|_| settlement_undone(&store, &settles));
+            }
+            None => {
+                failpoint("store::before_commit");
+                match alone(tx) {
+                    Ok(tx) => tx.commit().await.map_err(Error::from),
+                    Err(error) => Err(error),
+                }
             }
         };
-        let Self { store, tx, settles, .. } = self;
-        failpoint("store::before_commit");
-        if let Err(error) = tx.commit().await {
-            settlement_undone(&store, &settles);
-            return Err(error.into());
-        }
+        committed.inspect_err(|_| settlement_undone(&store, &settles))?;
         failpoint("store::after_commit");
-        remember(&store, &events, span);
         store.announce(&events);
         Ok(())
     }
 
-    /// Undoes all of it.
-    pub(super) async fn rollback(self) -> Result<()> {
-        self.tx.rollback().await.map_err(Error::from)
-    }
-
-    /// Undoes what is left of a unit of work that failed. The database may have undone it by itself, or be gone: then nothing of it
-    /// happened either, and its own error says more than that of the rollback.
-    pub(super) async fn undo(self) {
-        settlement_undone(&self.store, &self.settles);
-        if let Err(error) = self.rollback().await {
-            tracing::warn!(%error, "a failed unit of work could not be undone; the database has dropped it by itself");
+    /// Undoes all of it, so that the same can be begun anew at once.
+    pub(super) async fn anew(self) -> Result<Self> {
+        let Self { store, tx, seat, caller, .. } = self;
+        match seat {
+            Some(seat) => {
+                seat.begin_anew(&tx).await?;
+                Ok(Self::new(store, tx, Some(seat), caller))
+            }
+            None => {
+                alone(tx)?.rollback().await?;
+                store.begin(caller).await
+            }
         }
     }
+
+    /// Undoes all of it.
+    pub(super) async fn rollback(self) -> Result<()> {
+        let Self { tx, seat, .. } = self;
+        match seat {
+            Some(seat) => {
+                drop(tx);
+                seat.leave(None).await
+            }
+            None => Ok(alone(tx)?.rollback().await?),
+        }
+    }
+
+    /// Undoes what is left of a unit of work that failed, and answers why it did. The database may have undone it by itself, or be
+    /// gone: then nothing of it happened either. What it was refused for may have been undone with it, so a refusal does not stand.
+    pub(super) async fn undo(self, error: Error) -> Error {
+        settlement_undone(&self.store, &self.settles);
+        match self.rollback().await {
+            Ok(()) => error,
+            Err(failed) if matches!(error, Error::Internal(_)) => {
+                tracing::warn!(error = %failed, "a failed unit of work could not be undone; the database has dropped it by itself");
+                error
+            }
+            Err(failed) => failed,
+        }
+    }
+}
+
+/// The transaction of a unit of work that shares it with nobody.
+fn alone(tx: Arc<DatabaseTransaction>) -> Result<DatabaseTransaction> {
+    Arc::into_inner(tx).ok_or_else(|| Error::internal("a transaction is held by more than its unit of work"))
 }
 
 fn settlement_undone(store: &Store, settles: &AtomicBool) {

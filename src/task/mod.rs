@@ -25,6 +25,7 @@
 //! leads out of a terminal state.
 
 pub mod agreement;
+pub mod desk;
 pub mod dispute;
 pub mod planning;
 pub mod rules;

@@ -37,6 +37,8 @@ mod crowd;
 #[cfg(test)]
 mod delegation;
 #[cfg(test)]
+mod desk;
+#[cfg(test)]
 mod differential;
 #[cfg(test)]
 mod dispute;
@@ -46,6 +48,8 @@ mod document;
 mod events;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod group;
 #[cfg(test)]
 mod guest;
 #[cfg(test)]
