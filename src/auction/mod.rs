@@ -730,6 +730,9 @@ async fn agents_of(work: &Work, bids: &[bid::Model]) -> Result<HashMap<AgentId, 
 }
 
 async fn agents_by_id(work: &Work, ids: Vec<AgentId>) -> Result<HashMap<AgentId, agent::Model>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
     let rows = agent::Entity::find().filter(agent::Column::Id.is_in(ids)).all(work.tx()).await?;
     Ok(rows.into_iter().map(|agent| (agent.id, agent)).collect())
 }

@@ -96,10 +96,7 @@ fn is_plain(auction: &auction::Model) -> bool {
 }
 
 /// The auctions that there are, locked in the order of their ids.
-async fn lock(
-    work: &Work,
-    ids: impl Iterator<Item = AuctionId>,
-) -> Result<HashMap<AuctionId, auction::Model>> {
+async fn lock(work: &Work, ids: impl Iterator<Item = AuctionId>) -> Result<HashMap<AuctionId, auction::Model>> {
     let auctions = auction::Entity::find()
         .filter(auction::Column::Id.is_in(ids))
         .order_by_asc(auction::Column::Id)

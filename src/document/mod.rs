@@ -90,13 +90,11 @@ pub async fn certify(work: &mut Work, auction: &auction::Model) -> Result<()> {
     store(work, auction.id, auction.task_id, certificate.kind, certificate.version, issue.id, &certificate).await
 }
 
-/// Gives the receipt of a locked task that is over, if it was ever awarded. Its settlement, its result, its evidence and the ruling
+/// Gives the receipt of a locked task that is over and that `bid` won. Its settlement, its result, its evidence and the ruling
 /// over it have been written.
-pub async fn give_receipt(work: &mut Work, task: &task::Model) -> Result<()> {
-    let Some(won) = task.bid_id else { return Ok(()) };
+pub async fn give_receipt(work: &mut Work, task: &task::Model, bid: &bid::Model) -> Result<()> {
     let Some(certificate) = newest(work.tx(), task.id, Kind::AwardCertificate).await? else { return Ok(()) };
     let missing = |what| move || Error::internal(format!("a task that was awarded is over without {what}"));
-    let bid = bid::Entity::find_by_id(won).one(work.tx()).await?.ok_or_else(missing("its bid"))?;
     let (execution, result) = execution::Entity::find()
         .join(JoinType::LeftJoin, result_of_execution())
         .select_also(task_result::Entity)
@@ -130,7 +128,7 @@ pub async fn give_receipt(work: &mut Work, task: &task::Model) -> Result<()> {
     let issue = issue(work)?;
     let rows = Rows {
         task,
-        bid: &bid,
+        bid,
         certificate: &certificate,
         execution: &execution,
         result: result.as_ref(),

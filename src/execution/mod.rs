@@ -36,7 +36,8 @@ use entity::{
     time::Timestamp,
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, ExprTrait, JoinType, QueryFilter, QueryOrder,
+    QuerySelect, RelationDef, Select,
     sea_query::{Expr, LockBehavior, LockType},
 };
 use sha2::{Digest, Sha256};
@@ -59,8 +60,8 @@ use sandbox::{Limits, Request, Sandbox, SandboxError};
 
 pub use verifier::Judgement;
 
-/// How many waiting executions a claim looks at before it gives up for now.
-const CANDIDATES: u64 = 16;
+/// How many waiting executions a claim tries before it gives up for now.
+const CANDIDATES: u8 = 16;
 
 /// The code of an attempt whose worker was not heard of in time.
 const WORKER_LOST: &str = "WORKER_LOST";
@@ -77,18 +78,18 @@ pub struct Claim {
 /// Claims the next piece of hosted work that waits, if there is any. Workers of several processes may claim at once; each piece
 /// goes to one of them.
 pub async fn claim(work: &mut Work, worker: &str) -> Result<Option<Claim>> {
-    for (id, task) in waiting(work.tx(), work.now(), CANDIDATES).await? {
+    for _ in 0..CANDIDATES {
         // A task that another unit of work has locked is being claimed, reassigned or ended right now.
-        let task = task::Entity::find_by_id(task)
-            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
-            .one(work.tx())
-            .await?;
-        if let Some(task) = &task {
-            work.not_before(tasks::rules::newest(task));
-        }
-        if let Some(task) = task
-            && let Some(claim) = claim_one(work, id, task, worker).await?
-        {
+        let mut next = waiting(work.now()).join(JoinType::InnerJoin, task_of_execution()).select_also(task::Entity);
+        QuerySelect::query(&mut next).lock_with_tables_behavior(
+            LockType::Update,
+            [task::Entity],
+            LockBehavior::SkipLocked,
+        );
+        let next = next.one(work.tx()).await?;
+        let Some((execution, Some(task))) = next else { return Ok(None) };
+        work.not_before(tasks::rules::newest(&task));
+        if let Some(claim) = claim_one(work, execution.id, task, worker).await? {
             return Ok(Some(claim));
         }
     }
@@ -113,12 +114,9 @@ async fn take(
         .col_expr(execution::Column::StartedAt, Expr::value(Some(work.now())))
         .filter(execution::Column::Id.eq(id))
         .filter(free)
-        .exec(work.tx())
+        .exec_with_returning(work.tx())
         .await?;
-    if updated.rows_affected != 1 {
-        return Ok(None);
-    }
-    Ok(execution::Entity::find_by_id(id).one(work.tx()).await?)
+    Ok(updated.into_iter().next())
 }
 
 /// Work that waits and may be claimed at `now`.
@@ -139,23 +137,21 @@ async fn claim_one(work: &mut Work, id: ExecutionId, task: task::Model, worker: 
 }
 
 /// Hosted work that may be claimed at `now`, in its order.
-async fn waiting(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Result<Vec<(ExecutionId, TaskId)>> {
-    Ok(execution::Entity::find()
-        .select_only()
-        .columns([execution::Column::Id, execution::Column::TaskId])
+fn waiting(now: Timestamp) -> Select<execution::Entity> {
+    execution::Entity::find()
         .filter(waits(now))
         .filter(execution::Column::ModuleId.is_not_null())
         .order_by_asc(execution::Column::QueueAt)
         .order_by_asc(execution::Column::Id)
-        .limit(limit)
-        .into_tuple()
-        .all(db)
-        .await?)
+}
+
+fn task_of_execution() -> RelationDef {
+    execution::Entity::belongs_to(task::Entity).from(execution::Column::TaskId).to(task::Column::Id).into()
 }
 
 /// Whether hosted work waits to be claimed.
 pub async fn is_waiting(store: &Store) -> Result<bool> {
-    Ok(!waiting(store.read(), store.clock().now(), 1).await?.is_empty())
+    Ok(waiting(store.clock().now()).one(store.read()).await?.is_some())
 }
 
 /// Keeps a claim alive. Fails with `LEASE_LOST` once somebody else holds the work or it has ended.

@@ -204,22 +204,41 @@ async fn post(work: &mut Work, movements: &[Movement]) -> Result<BatchId> {
             created_at: Set(now),
         }));
     }
-    let balances = accounts.into_values().map(|account| account::ActiveModel {
-        id: Set(account.id),
-        kind: Set(account.kind),
-        owner_id: Set(account.owner_id),
-        shard: Set(account.shard),
-        balance: Set(account.balance),
-        version: Set(account.version),
-        created_at: Set(account.created_at),
-    });
+    let balances: Vec<_> = accounts
+        .values()
+        .map(|account| account::ActiveModel {
+            id: Set(account.id),
+            kind: Set(account.kind),
+            owner_id: Set(account.owner_id),
+            shard: Set(account.shard),
+            balance: Set(account.balance),
+            version: Set(account.version),
+            created_at: Set(account.created_at),
+        })
+        .collect();
     let update = OnConflict::column(account::Column::Id)
         .update_columns([account::Column::Balance, account::Column::Version])
         .to_owned();
     account::Entity::insert_many(balances).on_conflict(update).exec_without_returning(work.tx()).await?;
     transfer::Entity::insert_many(transfers).exec_without_returning(work.tx()).await?;
     entry::Entity::insert_many(entries).exec_without_returning(work.tx()).await?;
+    work.accounts().extend(accounts);
     Ok(batch)
+}
+
+/// Opens the account of something that begins to exist in this unit of work: nobody else knows its id, so there is nothing to look
+/// for and nothing to lock. Were it there all the same, its entries would meet those that are.
+fn open_account(work: &Work, place: Place) {
+    let account = account::Model {
+        id: place.id(),
+        kind: place.kind,
+        owner_id: place.owner,
+        shard: place.shard.into(),
+        balance: 0,
+        version: 0,
+        created_at: work.now(),
+    };
+    work.accounts().insert(account.id, account);
 }
 
 /// Locks accounts by ascending id, opening those that do not exist.
@@ -249,17 +268,34 @@ async fn lock_accounts(
     Ok(accounts)
 }
 
+/// The accounts that there are, locked by ascending id. Those that this unit of work has locked before are known.
 async fn select_for_update(
     work: &Work,
     ids: impl Iterator<Item = AccountId>,
 ) -> Result<BTreeMap<AccountId, account::Model>> {
+    let (mut accounts, mut unknown) = (BTreeMap::new(), Vec::new());
+    {
+        let known = work.accounts();
+        for id in ids {
+            match known.get(&id) {
+                Some(account) => drop(accounts.insert(id, account.clone())),
+                None => unknown.push(id),
+            }
+        }
+    }
+    if unknown.is_empty() {
+        return Ok(accounts);
+    }
     let rows = account::Entity::find()
-        .filter(account::Column::Id.is_in(ids))
+        .filter(account::Column::Id.is_in(unknown))
         .order_by_asc(account::Column::Id)
         .lock_exclusive()
         .all(work.tx())
         .await?;
-    Ok(rows.into_iter().map(|account| (account.id, account)).collect())
+    let rows = rows.into_iter().map(|account| (account.id, account));
+    accounts.extend(rows.clone());
+    work.accounts().extend(rows);
+    Ok(accounts)
 }
 
 /// Brings credits from outside into a user's wallet. Administrators only; `reference` is the paper trail outside and is good for
@@ -382,6 +418,7 @@ async fn hold_in(
 ) -> Result<hold::Model> {
     let from = payer.place();
     let kind = transfer::Kind::Hold;
+    open_account(work, escrow);
     post(work, &[Movement { kind, from, to: escrow, amount, task: Some(task), channel, reference: None }]).await?;
     insert_hold(work, escrow, from, task, amount).await
 }
@@ -419,6 +456,7 @@ pub async fn award(
     let hold = lock_hold(work, budget).await?;
     let rest = hold.amount.checked_sub(price).ok_or_else(|| Error::internal("the price is above the budget"))?;
     let (from, payer) = (Place::task(task), payer.place());
+    open_account(work, Place::channel(channel));
     let batch = post(
         work,
         &[

@@ -25,6 +25,7 @@ use std::{
 use entity::event;
 use sea_orm::{ConnAcquireErr, ConnectionTrait, DatabaseTransaction, DbErr};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tracing::Instrument;
 
 use super::{Store, failpoint};
 use crate::error::{Error, Result};
@@ -136,7 +137,7 @@ impl Seat {
     /// In a task of its own, because whoever works may be dropped at any point, and others wait for what is done here.
     fn give_up(&mut self, events: Option<Vec<event::Model>>) {
         if let Some(place) = self.place.take() {
-            tokio::spawn(end_unit(self.store.clone(), place, events));
+            tokio::spawn(end_unit(self.store.clone(), place, events).in_current_span());
         }
     }
 }

@@ -1,13 +1,16 @@
 //! The unit of work: one transaction, one caller, one instant, one batch of events.
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicI64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
 };
 
 use entity::{
-    event,
-    id::{Id, TaskId, UserId},
+    account, event,
+    id::{AccountId, Id, TaskId, UserId},
     time::Timestamp,
 };
 use sea_orm::{
@@ -39,19 +42,27 @@ pub struct Work {
     /// What happened, with whose doing it was.
     events: Vec<(Option<UserId>, Event)>,
     settles: AtomicBool,
+    /// Accounts as they are now, whose rows nobody else can change until this is over.
+    accounts: Mutex<BTreeMap<AccountId, account::Model>>,
 }
 
 impl Work {
     pub(super) fn new(store: Store, tx: Arc<DatabaseTransaction>, seat: Option<Seat>, caller: Caller) -> Self {
         let began = store.clock().now();
         let (locked, least, events, settles) = (OnceLock::new(), AtomicI64::new(0), Vec::new(), AtomicBool::new(false));
-        Self { store, tx, seat, caller, began, locked, least, events, settles }
+        let accounts = Mutex::default();
+        Self { store, tx, seat, caller, began, locked, least, events, settles, accounts }
     }
 
     /// The transaction, for queries.
     #[must_use]
     pub fn tx(&self) -> &DatabaseTransaction {
         &self.tx
+    }
+
+    /// What this unit of work knows of accounts that it has locked or opened, so that the ledger reads each of them once.
+    pub fn accounts(&self) -> MutexGuard<'_, BTreeMap<AccountId, account::Model>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who asked.

@@ -14,6 +14,7 @@ use entity::{
     id::{AgentId, AuctionId, UserId},
 };
 use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
 
 use crate::{
     auction::{NewBid, together},
@@ -42,9 +43,17 @@ struct State {
     clerks: usize,
 }
 
+impl State {
+    fn leave(&mut self) {
+        self.clerks = self.clerks.saturating_sub(1);
+    }
+}
+
 /// A bid that waits.
 #[derive(Debug)]
 struct Request {
+    /// Where its trace goes on.
+    span: Span,
     user: UserId,
     caller: Caller,
     once: Once,
@@ -55,7 +64,7 @@ struct Request {
 impl Request {
     async fn alone(self, store: Store) {
         let verb = async |work: &mut Work| super::submit_bid(work, self.offer).await;
-        let answer = Box::pin(store.write_once(self.caller, self.once, verb)).await;
+        let answer = Box::pin(store.write_once(self.caller, self.once, verb)).instrument(self.span).await;
         tell(self.reply, answer);
     }
 }
@@ -66,12 +75,16 @@ fn tell(reply: oneshot::Sender<Result<Answer<bid::Model>>>, answer: Result<Answe
 }
 
 /// One who writes bids. It is counted until it ends, however that is.
-struct Clerk(Desk);
+struct Clerk {
+    desk: Desk,
+    counted: bool,
+}
 
 impl Drop for Clerk {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.clerks = state.clerks.saturating_sub(1);
+        if self.counted {
+            self.desk.state().leave();
+        }
     }
 }
 
@@ -91,10 +104,10 @@ impl Desk {
             if state.waiting.len() >= ROOM {
                 return Err(Error::Unavailable("Too many bids wait already; try again."));
             }
-            state.waiting.push_back(Request { user, caller, once, offer, reply });
+            state.waiting.push_back(Request { span: Span::current(), user, caller, once, offer, reply });
             if state.clerks < CLERKS {
                 state.clerks += 1;
-                tokio::spawn(Clerk(self.clone()).work());
+                tokio::spawn(Clerk { desk: self.clone(), counted: true }.work());
             }
         }
         answer.await.map_err(|_| Error::internal("a bid was not answered"))?
@@ -106,28 +119,36 @@ impl Desk {
 }
 
 impl Clerk {
-    async fn work(self) {
-        loop {
-            let mut batch: Vec<Request> = {
-                let mut state = self.0.state();
-                let count = state.waiting.len().min(MOST);
-                state.waiting.drain(..count).collect()
-            };
-            match batch.len() {
-                0 => return,
-                1 => {
-                    if let Some(request) = batch.pop() {
-                        request.alone(self.0.store.clone()).await;
-                    }
+    async fn work(mut self) {
+        while let Some(mut batch) = self.next() {
+            match batch.pop() {
+                Some(request) if batch.is_empty() => request.alone(self.desk.store.clone()).await,
+                Some(request) => {
+                    batch.push(request);
+                    self.together(batch).await;
                 }
-                _ => self.together(batch).await,
+                None => {}
             }
         }
     }
 
+    /// The bids that wait, or nothing when this clerk is not needed any more. Both under one lock: a bid that is handed in meanwhile
+    /// is either seen here or sees that a clerk is missing.
+    fn next(&mut self) -> Option<Vec<Request>> {
+        let mut state = self.desk.state();
+        let count = state.waiting.len().min(MOST);
+        if count == 0 {
+            state.leave();
+            drop(state);
+            self.counted = false;
+            return None;
+        }
+        Some(state.waiting.drain(..count).collect())
+    }
+
     /// Writes all of them that can be, and leaves the others to be written alone.
     async fn together(&self, batch: Vec<Request>) {
-        let store = &self.0.store;
+        let store = &self.desk.store;
         let (plain, mut rest) = apart(batch);
         match Box::pin(store.write(Caller::System, async |work| write(work, &plain).await)).await {
             Ok(answers) => {
@@ -162,6 +183,9 @@ fn apart(batch: Vec<Request>) -> (Vec<Request>, Vec<Request>) {
 
 /// What came of each request; nothing for those that have to be asked for alone.
 async fn write(work: &mut Work, requests: &[Request]) -> Result<Vec<Option<Result<Answer<bid::Model>>>>> {
+    for request in requests {
+        Span::current().follows_from(&request.span);
+    }
     let intents: Vec<(UserId, &Once)> = requests.iter().map(|it| (it.user, &it.once)).collect();
     let known = store::answered(work, &intents).await?;
     let fresh: Vec<&Request> =

@@ -34,7 +34,7 @@ use sha2::{Digest, Sha256};
 use super::{
     about_work, agent_row, conclude, lock,
     rules::{self, DisputeRefused, Life, ReviewRefused, Shown, Step, Turn},
-    save,
+    save, winning_bid,
 };
 use crate::{
     caller::{Caller, Scope},
@@ -279,7 +279,8 @@ pub(super) async fn end(
     let result = task_result::Entity::find_by_id(task.id).one(work.tx()).await?.ok_or_else(missing)?;
     let agent = winner(work, &task).await?.ok_or_else(missing)?;
     let wall = Duration::from_micros(u64::try_from(result.wall_us).unwrap_or(0));
-    Box::pin(conclude(work, task, &agent, turn, why, wall)).await
+    let bid = winning_bid(work, &task).await?;
+    Box::pin(conclude(work, task, (&agent, &bid), turn, why, wall)).await
 }
 
 async fn winner(work: &Work, task: &task::Model) -> Result<Option<agent::Model>> {

@@ -508,7 +508,7 @@ async fn expire_auction(
     let auction = auctions::close(work, auction, Closing::Expired).await?;
     let why = ("NO_ELIGIBLE_BID", "No eligible bid was made.");
     let turn = step(&task, Step::Expire)?;
-    let task = finish(work, task, &turn, Some(why)).await?;
+    let task = finish(work, task, None, &turn, Some(why)).await?;
     record_end(work, &task, None, event::Kind::TaskExpired, returned, Payload::default());
     Ok((auction, task))
 }
@@ -566,7 +566,7 @@ async fn withdraw(
     let returned = ledger::release_budget(work, task.hold_id, Purse::of(&task), task.id).await?;
     auctions::bond::called_off(work, bonds).await?;
     let auction = auctions::close(work, auction, Closing::Cancelled).await?;
-    let task = finish(work, task, &turn, Some(("CANCELLED", why))).await?;
+    let task = finish(work, task, None, &turn, Some(("CANCELLED", why))).await?;
     record_end(work, &task, None, event::Kind::TaskCancelled, returned, Payload::default());
     Ok((task, auction))
 }
@@ -637,7 +637,8 @@ pub struct Fault {
 /// Ends the work on a locked, running task by what came of it, all in this unit of work. The agent is paid or the payer refunded,
 /// the result is stored, the reputation moves; where the payer reviews, the result is stored and waits.
 pub async fn settle(work: &mut Work, task: task::Model, agent: &agent::Model, report: Report) -> Result<task::Model> {
-    let charge = charge(work, &task, report.usage.fuel).await?;
+    let bid = winning_bid(work, &task).await?;
+    let charge = charge(&task, &bid, report.usage.fuel)?;
     let turn = step(
         &task,
         match &report.outcome {
@@ -656,15 +657,20 @@ pub async fn settle(work: &mut Work, task: task::Model, agent: &agent::Model, re
         return submit(work, task, agent, why, wall).await;
     }
     // Boxed, here and where disputes end: a settlement keeps much on its way, and all that leads to one would carry it.
-    Box::pin(conclude(work, task, agent, &turn, why, wall)).await
+    Box::pin(conclude(work, task, (agent, &bid), &turn, why, wall)).await
+}
+
+/// The bid by which a task was won.
+async fn winning_bid(work: &Work, task: &task::Model) -> Result<bid::Model> {
+    let won = task.bid_id.ok_or_else(|| Error::internal("work on a task that nobody won"))?;
+    let bid = bid::Entity::find_by_id(won).one(work.tx()).await?;
+    bid.ok_or_else(|| Error::internal("the winning bid of a task vanished"))
 }
 
 /// What the result of a task is charged if the price of the bid that won it is metered.
-async fn charge(work: &Work, task: &task::Model, fuel: u64) -> Result<Option<Amount>> {
-    let won = task.bid_id.zip(task.price).ok_or_else(|| Error::internal("work on a task that nobody won"))?;
-    let bid = bid::Entity::find_by_id(won.0).one(work.tx()).await?;
-    let bid = bid.ok_or_else(|| Error::internal("the winning bid of a task vanished"))?;
-    Ok(bid.fuel_price.map(|fuel_price| auctions::rules::metered(won.1, fuel, fuel_price)))
+fn charge(task: &task::Model, bid: &bid::Model, fuel: u64) -> Result<Option<Amount>> {
+    let price = task.price.ok_or_else(|| Error::internal("work on a task that nobody won"))?;
+    Ok(bid.fuel_price.map(|fuel_price| auctions::rules::metered(price, fuel, fuel_price)))
 }
 
 /// Puts a result before the payer, who has a window to accept or reject it.
@@ -694,7 +700,7 @@ async fn submit(
 async fn conclude(
     work: &mut Work,
     task: task::Model,
-    agent: &agent::Model,
+    (agent, bid): (&agent::Model, &bid::Model),
     turn: &Turn,
     why: Option<(&str, &str)>,
     wall: Duration,
@@ -706,10 +712,6 @@ async fn conclude(
     let reason = if succeeded { CloseReason::Settled } else { CloseReason::Refunded };
     let settled = channels::settle(work, channel, (Purse::of(&task), agent.owner_id), paid, reason).await?;
     failpoint("task::paid");
-    let promised = match task.bid_id {
-        Some(bid) => bid::Entity::find_by_id(bid).one(work.tx()).await?.and_then(|bid| bid.promised_ms),
-        None => None,
-    };
     if let Some(cause) = turn.evidence {
         let evidence = Evidence {
             task: &task,
@@ -718,13 +720,13 @@ async fn conclude(
             // What good work is paid weighs it. Work that failed weighs its whole price: a quick failure is not a small one.
             amount: if cause == Cause::Failure { price } else { task.charge.unwrap_or(price) },
             worked: succeeded.then_some(wall),
-            promised: promised.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
+            promised: bid.promised_ms.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
             paid,
         };
         reputation::record_outcome(work, evidence).await?;
     }
     let why = why.filter(|_| !succeeded);
-    let task = finish(work, task, turn, why).await?;
+    let task = finish(work, task, Some(bid), turn, why).await?;
     let (kind, told) = if succeeded {
         (event::Kind::TaskCompleted, Told::TaskCompleted)
     } else {
@@ -855,7 +857,8 @@ pub async fn reassign_due(work: &mut Work, id: TaskId) -> Result<bool> {
     let Some(win) = next else {
         let why = ("NO_AGENT_STARTED", "No agent started the work in time.");
         let turn = step(&task, Step::Expire)?;
-        let task = finish(work, task, &turn, Some(why)).await?;
+        let bid = winning_bid(work, &task).await?;
+        let task = finish(work, task, Some(&bid), &turn, Some(why)).await?;
         record_end(work, &task, Some(&agent), event::Kind::TaskExpired, settled.returned, Payload::default());
         return Ok(true);
     };
@@ -910,7 +913,13 @@ fn step(task: &task::Model, step: Step) -> Result<Turn> {
         .ok_or_else(|| Error::internal(format!("{} is {}: it cannot {step:?}", task.id, task.status.name())))
 }
 
-async fn finish(work: &mut Work, task: task::Model, turn: &Turn, why: Option<(&str, &str)>) -> Result<task::Model> {
+async fn finish(
+    work: &mut Work,
+    task: task::Model,
+    won: Option<&bid::Model>,
+    turn: &Turn,
+    why: Option<(&str, &str)>,
+) -> Result<task::Model> {
     let task = task::Model {
         status: turn.life.status,
         paid: task.price.map(|_| turn.flow.paid),
@@ -921,7 +930,9 @@ async fn finish(work: &mut Work, task: task::Model, turn: &Turn, why: Option<(&s
         ..task
     };
     save(work, &task).await?;
-    documents::give_receipt(work, &task).await?;
+    if let Some(bid) = won {
+        documents::give_receipt(work, &task, bid).await?;
+    }
     Ok(task)
 }
 

@@ -109,7 +109,8 @@ async fn bids_that_arrive_together_are_written_together_in_one_order() {
         assert_eq!(bids.iter().map(|bid| bid.seq).collect::<Vec<_>>(), (1..=40).collect::<Vec<_>>());
         assert_eq!(bids.iter().map(|bid| bid.agent_id).collect::<BTreeSet<_>>().len(), 40);
         // Each is told as its bidder's doing, with the count as it was then.
-        let lines = floor.world.app.store().lines(Some(Topic::Auction(auction)), Some(Cursor::default()), 500).await.unwrap();
+        let lines =
+            floor.world.app.store().lines(Some(Topic::Auction(auction)), Some(Cursor::default()), 500).await.unwrap();
         let told: Vec<_> = lines.iter().filter(|line| line.event.kind == Kind::BidSubmitted).collect();
         let counts: Vec<_> = told.iter().map(|line| line.event.payload.bid_count.unwrap()).collect();
         assert_eq!(counts, (1..=40).collect::<Vec<_>>());

@@ -50,12 +50,7 @@ async fn world() -> (World, Store, UserId) {
 }
 
 /// A unit of work that is at it until it is told to end; answers when it has begun.
-async fn begin(
-    store: &Store,
-    user: UserId,
-    number: i64,
-    end: &Arc<Notify>,
-) -> tokio::task::JoinHandle<Result<()>> {
+async fn begin(store: &Store, user: UserId, number: i64, end: &Arc<Notify>) -> tokio::task::JoinHandle<Result<()>> {
     let (store, end, begun) = (store.clone(), Arc::clone(end), Arc::new(Notify::new()));
     let here = Arc::clone(&begun);
     let unit = tokio::spawn(async move {
