@@ -329,8 +329,17 @@ pub async fn see(store: &Store, agent: &Model) -> Result<()> {
 
 /// The same for an agent of the caller's, known by its id. For everybody else it does nothing; whatever they want will be refused.
 pub async fn appear(store: &Store, caller: &Caller, id: AgentId, scope: Scope) -> Result<()> {
+    let now = store.clock().now();
+    if store.heard().get(&id).is_some_and(|seen| now.since(seen) < SEEN_EVERY) {
+        return Ok(());
+    }
     match agent::Entity::find_by_id(id).one(store.read()).await? {
-        Some(agent) if caller.controls(&agent, scope).is_ok() => see(store, &agent).await,
+        Some(agent) if caller.controls(&agent, scope).is_ok() => {
+            see(store, &agent).await?;
+            let known = agent.last_seen_at.filter(|seen| now.since(*seen) < SEEN_EVERY);
+            store.heard().insert(id, known.unwrap_or(now));
+            Ok(())
+        }
         Some(_) | None => Ok(()),
     }
 }

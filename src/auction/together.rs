@@ -4,7 +4,7 @@
 //! are locked in the order of their ids. Where a bid does more than to stand in its auction, because it moves a bond, the close or
 //! the task, it is left to [`super::submit_bid`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use entity::{
     agent,
@@ -22,7 +22,7 @@ use super::{LOCK, NewBid, admit, basis_points, bid_event, bid_of, standings};
 use crate::{
     caller::Caller,
     error::{Error, Result},
-    store::Work,
+    store::{Work, padded},
 };
 
 /// What came of one of the offers.
@@ -38,9 +38,10 @@ pub enum Outcome {
 
 /// Makes offers of many callers. No two of them are of one agent in one auction.
 pub async fn submit_bids(work: &mut Work, offers: &[(&Caller, &NewBid)]) -> Result<Vec<Outcome>> {
-    let mut auctions = lock(work, offers.iter().map(|(_, offer)| offer.auction)).await?;
-    let ids: Vec<AgentId> = offers.iter().map(|(_, offer)| offer.agent).collect();
-    let agents = agent::Entity::find().filter(agent::Column::Id.is_in(ids.iter().copied())).all(work.tx()).await?;
+    let mut auctions = lock(work, offers.iter().map(|(_, offer)| offer.auction).collect()).await?;
+    let ids: BTreeSet<AgentId> = offers.iter().map(|(_, offer)| offer.agent).collect();
+    let agents =
+        agent::Entity::find().filter(agent::Column::Id.is_in(padded(ids.iter().copied()))).all(work.tx()).await?;
     let agents: HashMap<AgentId, agent::Model> = agents.into_iter().map(|agent| (agent.id, agent)).collect();
     let standings = standings(work, ids.iter().copied()).await?;
     let earlier = earlier_bids(work, auctions.keys().copied(), ids).await?;
@@ -96,9 +97,9 @@ fn is_plain(auction: &auction::Model) -> bool {
 }
 
 /// The auctions that there are, locked in the order of their ids.
-async fn lock(work: &Work, ids: impl Iterator<Item = AuctionId>) -> Result<HashMap<AuctionId, auction::Model>> {
+async fn lock(work: &Work, ids: BTreeSet<AuctionId>) -> Result<HashMap<AuctionId, auction::Model>> {
     let auctions = auction::Entity::find()
-        .filter(auction::Column::Id.is_in(ids))
+        .filter(auction::Column::Id.is_in(padded(ids)))
         .order_by_asc(auction::Column::Id)
         .lock(LOCK)
         .all(work.tx())
@@ -119,8 +120,8 @@ pub(super) async fn earlier_bids(
     let rows: Vec<(AuctionId, AgentId, BidId, bid::Status)> = bid::Entity::find()
         .select_only()
         .columns([bid::Column::AuctionId, bid::Column::AgentId, bid::Column::Id, bid::Column::Status])
-        .filter(bid::Column::AuctionId.is_in(auctions))
-        .filter(bid::Column::AgentId.is_in(agents))
+        .filter(bid::Column::AuctionId.is_in(padded(auctions)))
+        .filter(bid::Column::AgentId.is_in(padded(agents)))
         .into_tuple()
         .all(work.tx())
         .await?;
@@ -135,7 +136,7 @@ pub(super) async fn earlier_bids(
 pub(super) async fn replace(work: &Work, bids: &[BidId]) -> Result<()> {
     let updated = bid::Entity::update_many()
         .col_expr(bid::Column::Status, Expr::value(bid::Status::Replaced))
-        .filter(bid::Column::Id.is_in(bids.iter().copied()))
+        .filter(bid::Column::Id.is_in(padded(bids.iter().copied())))
         .filter(bid::Column::Status.eq(bid::Status::Active))
         .exec(work.tx())
         .await?;
@@ -149,14 +150,14 @@ pub(super) async fn replace(work: &Work, bids: &[BidId]) -> Result<()> {
 /// Writes the next number of a bid and the count of live ones of each auction.
 async fn count(work: &Work, auctions: &BTreeMap<AuctionId, (i32, i32)>) -> Result<()> {
     let cases = |value: &dyn Fn(&(i32, i32)) -> SimpleExpr| {
-        auctions.iter().fold(CaseStatement::new(), |case, (id, counts)| {
+        padded(auctions).into_iter().fold(CaseStatement::new(), |case, (id, counts)| {
             case.case(Expr::col(auction::Column::Id).eq(*id), value(counts))
         })
     };
     let updated = auction::Entity::update_many()
         .col_expr(auction::Column::NextSeq, cases(&|(seq, _)| Expr::value(*seq)).into())
         .col_expr(auction::Column::BidCount, cases(&|(_, count)| Expr::value(*count)).into())
-        .filter(auction::Column::Id.is_in(auctions.keys().copied()))
+        .filter(auction::Column::Id.is_in(padded(auctions.keys().copied())))
         .exec(work.tx())
         .await?;
     if usize::try_from(updated.rows_affected).ok() == Some(auctions.len()) {

@@ -47,7 +47,7 @@ use crate::{
     agent::{AgentOrder, AgentSearch},
     caller::Scope,
     error::{Error, Result},
-    store::{Event, Work, first_id},
+    store::{Event, Work, first_id, padded},
 };
 
 pub use rules::{Breakdown, Factor, FactorName, RatingRefused};
@@ -104,8 +104,10 @@ async fn rows_of(db: &impl ConnectionTrait, agents: &[AgentId]) -> Result<HashMa
     if agents.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows =
-        reputation::Entity::find().filter(reputation::Column::AgentId.is_in(agents.iter().copied())).all(db).await?;
+    let rows = reputation::Entity::find()
+        .filter(reputation::Column::AgentId.is_in(padded(agents.iter().copied())))
+        .all(db)
+        .await?;
     Ok(rows.into_iter().map(|row| (row.agent_id, row)).collect())
 }
 

@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 
-use entity::{event, instance};
+use entity::{event, id::AgentId, instance, time::Timestamp};
 use sea_orm::{
     AccessMode, ActiveValue::Set, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait,
     IsolationLevel, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions,
@@ -67,8 +67,20 @@ use crate::{
 const STATEMENT_CACHE: usize = 512;
 /// A connection that was idle for longer is tried before it is used.
 const IDLE_BEFORE_PING: Duration = Duration::from_secs(30);
+/// Agents of which is remembered in memory when they were heard of.
+const HEARD: u64 = 100_000;
 /// How many times longer one waits for the one writer of SQLite than for a reader.
 const WRITER_PATIENCE: u32 = 6;
+
+/// The members of a list in a statement, of which the last is repeated up to the next power of two: lists of few lengths make few
+/// statements to prepare.
+pub(crate) fn padded<T: Clone>(members: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut members: Vec<T> = members.into_iter().collect();
+    if let Some(last) = members.last().cloned() {
+        members.resize(members.len().next_power_of_two(), last);
+    }
+    members
+}
 
 /// The database with what every unit of work needs. Cheap to clone.
 #[derive(Clone)]
@@ -105,6 +117,7 @@ struct Inner {
     commits: AtomicU64,
     books_broken: AtomicBool,
     posted: trace::Posted,
+    heard: moka::sync::Cache<AgentId, Timestamp>,
 }
 
 impl std::fmt::Debug for Store {
@@ -153,6 +166,7 @@ impl Store {
             commits: AtomicU64::new(0),
             books_broken,
             posted,
+            heard: moka::sync::Cache::new(HEARD),
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -305,6 +319,12 @@ impl Store {
         let done = done.instrument(span.clone()).await;
         ended(&span, &done);
         done.inspect_err(|error| self.notice_failure(error))
+    }
+
+    /// When this process last wrote down that it had heard of agents which run elsewhere.
+    #[must_use]
+    pub fn heard(&self) -> &moka::sync::Cache<AgentId, Timestamp> {
+        &self.0.heard
     }
 
     /// The traces in which tasks were posted.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use tracing::{Instrument, Span};
 
-use super::{Notice, Store, Work, ended, failpoint, unit_of_work};
+use super::{Notice, Store, Work, ended, failpoint, padded, unit_of_work};
 use crate::{
     caller::Caller,
     error::{Error, Refusal, Result, refusals},
@@ -177,11 +177,12 @@ pub async fn answered<T: DeserializeOwned>(
     work: &Work,
     intents: &[(UserId, &Once)],
 ) -> Result<Vec<Option<Result<Answer<T>>>>> {
+    let users: HashSet<UserId> = intents.iter().map(|(user, _)| *user).collect();
     let operations: HashSet<&str> = intents.iter().map(|(_, once)| once.operation).collect();
     let records = idempotency::Entity::find()
-        .filter(idempotency::Column::UserId.is_in(intents.iter().map(|(user, _)| *user)))
+        .filter(idempotency::Column::UserId.is_in(padded(users)))
         .filter(idempotency::Column::Operation.is_in(operations))
-        .filter(idempotency::Column::Key.is_in(intents.iter().map(|(_, once)| once.key.as_str())))
+        .filter(idempotency::Column::Key.is_in(padded(intents.iter().map(|(_, once)| once.key.as_str()))))
         .all(work.tx())
         .await?;
     let records: HashMap<_, _> =
