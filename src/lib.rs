@@ -46,9 +46,11 @@
 //!
 //! 1. [`transport`] reads the bearer token and turns it into a [`caller::Caller`], limits the body and the document, parses it once
 //!    and hands it to the schema.
-//! 2. The resolver parses its input and calls the one transaction boundary of the edge with a verb and the idempotency key.
-//! 3. [`store::Store::write_once`] begins a unit of work (`BEGIN IMMEDIATE` on SQLite, READ COMMITTED on PostgreSQL), looks the key
-//!    up, and runs [`task::submit_bid`], which locks the auction and its task.
+//! 2. The resolver parses its input and hands the bid in at the [`task::desk`] with its idempotency key. Bids that arrive while
+//!    others are being written are written together by [`auction::together`], each admitted or refused by itself; a bid that is alone
+//!    goes the way of every other mutation, as follows.
+//! 3. [`store::Store::write_once`] begins a unit of work (READ COMMITTED on PostgreSQL; on SQLite behind a savepoint, in a group that
+//!    shares a commit), looks the key up, and runs [`task::submit_bid`], which locks the auction and its task.
 //! 4. [`auction::submit_bid`] loads the agent, asks [`auction::rules::admit_bid`], puts the bond down where there is one, replaces an
 //!    earlier bid of the same agent, inserts the new one and stages `BID_SUBMITTED`. If that was the bid that the auction waited
 //!    for, [`task`] decides it in the same unit of work.
