@@ -27,7 +27,8 @@ help:
 	@echo 'make book   the documents as a book, in target/book; installs mdbook at the first time'
 	@echo 'make lint   formatting and lints, as strict as they get'
 	@echo 'make fmt    format the sources'
-	@echo 'make bench  benchmarks'
+	@echo 'make bench  speed against the database itself and against other GraphQL servers, in half an hour; bench-smoke in'
+	@echo '            minutes over little data, bench-rust for the benchmarks in Rust'
 	@echo 'make web    build the console and GraphiQL; needs Node.js 20.19 or newer'
 	@echo 'make browser'
 	@echo '            the pages in headless Chromium, with every other host blocked'
@@ -71,7 +72,14 @@ lint:
 fmt:
 	cargo fmt --all
 
+.PHONY: bench-smoke bench-rust
 bench:
+	@bash benches/load/run.sh
+
+bench-smoke:
+	@bash benches/load/run.sh smoke
+
+bench-rust:
 	cargo bench --workspace
 
 web:
