@@ -193,6 +193,8 @@ impl App {
         let (store, stop) = (self.store().clone(), self.stop());
         self.tracker().spawn(async move { logged("the event feed", store.tail(stop).await) });
         let (store, stop) = (self.store().clone(), self.stop());
+        self.tracker().spawn(async move { store.watch_replica(stop).await });
+        let (store, stop) = (self.store().clone(), self.stop());
         self.tracker().spawn(async move { logged("the listener for other instances", store.listen(stop).await) });
     }
 

@@ -56,6 +56,8 @@ pub struct Keys {
 pub struct Storage {
     /// `postgres://…`, or `sqlite:PATH` for the embedded database.
     pub url: String,
+    /// A standby of PostgreSQL for queries of callers who are not signed in: `postgres://…`.
+    pub replica_url: Option<String>,
     /// Connections to PostgreSQL, or readers of SQLite, which has one writer besides.
     pub max_connections: u32,
     /// How long an operation may wait for a connection.
@@ -72,6 +74,7 @@ impl Storage {
     pub fn at(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            replica_url: None,
             max_connections: 12,
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),

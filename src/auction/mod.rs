@@ -15,6 +15,7 @@
 
 pub mod bond;
 pub mod commitment;
+pub mod page;
 pub mod reveal;
 pub mod rules;
 pub mod together;

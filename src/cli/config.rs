@@ -105,7 +105,7 @@ fn value(setting: &Declared, matches: &ArgMatches) -> Option<String> {
     let raw = matches.try_get_raw(setting.arg.get_id().as_str()).ok().flatten()?;
     let parts: Vec<String> = raw.map(|part| part.to_string_lossy().into_owned()).collect();
     let value = parts.join(",");
-    Some(if setting.key == "database-url" {
+    Some(if ["database-url", "replica-url"].contains(&setting.key.as_str()) {
         redacted(&value)
     } else if setting.is_secret() {
         "…".to_owned()

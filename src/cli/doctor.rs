@@ -40,7 +40,7 @@ use crate::{
         self, Reach,
         journal::{References, Signer},
     },
-    store::{Store, keys},
+    store::{Following, Store, keys},
     transport,
 };
 
@@ -328,6 +328,23 @@ fn keys_of(config: &Config) -> Vec<Line> {
     lines
 }
 
+/// The copy of the database for reading, if there is to be one.
+async fn replica(config: &Config, store: &Store) -> Option<Line> {
+    let shown = redacted(config.storage.replica_url.as_deref()?);
+    store.look_at_replica().await;
+    Some(match store.following()? {
+        Following::Close(_) => Line::ok("replica", format!("{shown} has what the database has")),
+        Following::Behind => {
+            let mend = "Look whether it follows; until then everybody reads the database itself.";
+            Line::warn("replica", format!("{shown} does not have what the database has"), mend)
+        }
+        Following::Away(why) => {
+            let mend = "Check ZEROSTATE_REPLICA_URL and that the standby runs; until then everybody reads the database itself.";
+            Line::warn("replica", format!("{shown} does not answer: {why}"), mend)
+        }
+    })
+}
+
 async fn database(config: &Config) -> Vec<Line> {
     let shown = redacted(&config.storage.url);
     if let Some(path) = config.storage.url.strip_prefix("sqlite:").map(|path| path.trim_start_matches("//"))
@@ -347,6 +364,7 @@ async fn database(config: &Config) -> Vec<Line> {
         Ok(()) => Line::ok("database", format!("{shown} answers")),
         Err(error) => Line::fail("database", format!("{shown}: {}", chain(&error)), "Look at the log of the database."),
     }];
+    lines.extend(replica(config, &store).await);
     let difference = match store.difference().await {
         Ok(difference) => difference,
         Err(error) => {

@@ -70,6 +70,13 @@ pub(super) struct Settings {
         long, global = true, env = "DATABASE_URL", value_name = "URL", value_parser = database_url, hide_env_values = true
     )]
     pub(super) database_url: Option<String>,
+    /// postgres://… of a standby that follows the database. Queries of callers who are not signed in read there while it is at most
+    /// five seconds behind; everybody else, and everybody when it is away, reads the database itself.
+    #[arg(
+        long, global = true, env = "ZEROSTATE_REPLICA_URL", value_name = "URL", value_parser = replica_url,
+        hide_env_values = true
+    )]
+    pub(super) replica_url: Option<String>,
     /// Connections to PostgreSQL, or readers of the embedded database.
     #[arg(
         long, global = true, env = "ZEROSTATE_MAX_CONNECTIONS", value_name = "COUNT",
@@ -365,6 +372,7 @@ impl Settings {
         if let Some(url) = &self.database_url {
             config.storage = Storage::at(url);
         }
+        config.storage.replica_url.clone_from(&self.replica_url);
         if let Some(connections) = self.max_connections {
             config.storage.max_connections = connections;
         }
@@ -501,6 +509,12 @@ fn database_url(text: &str) -> Result<String, String> {
     } else {
         Err("must start with postgres:// or sqlite:".to_owned())
     }
+}
+
+/// Accepts the addresses of databases that can follow another one.
+fn replica_url(text: &str) -> Result<String, String> {
+    let known = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+    if known { Ok(text.to_owned()) } else { Err("must start with postgres://".to_owned()) }
 }
 
 /// Accepts the addresses that a service can have.

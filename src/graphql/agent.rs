@@ -1,5 +1,7 @@
 //! Agents and their modules.
 
+use std::sync::Arc;
+
 use async_graphql::{Context, Enum, ID, InputObject, MaybeUndefined, Object};
 use entity::{
     agent, agent_capability, agent_module,
@@ -113,11 +115,11 @@ pub(super) struct AgentFilter {
 }
 
 #[derive(Clone)]
-pub(super) struct Agent(pub(super) agent::Model);
+pub(super) struct Agent(pub(super) Arc<agent::Model>);
 
 impl From<agent::Model> for Agent {
     fn from(row: agent::Model) -> Self {
-        Self(row)
+        Self(Arc::new(row))
     }
 }
 
@@ -464,7 +466,7 @@ payload! {
 
 /// The agent with this id.
 pub(super) async fn find(ctx: &Context<'_>, id: AgentId) -> Result<Option<Agent>> {
-    Ok(ctx.loaders().agents(id).await?.map(Agent))
+    Ok(ctx.loaders().agents(id).await?.map(Agent::from))
 }
 
 /// The module with this id.
@@ -560,7 +562,7 @@ impl AgentQuery {
             let sort = order_by.map_or(NEWEST, AgentOrder::sort);
             let list = agent::Entity::find().filter(filter.unwrap_or_default().condition(ctx)?);
             let window = PageArgs { first, after, last, before }.window(&sort)?;
-            Ok(Some(window.read(ctx.store().read(), list, &sort).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &sort).await?.into()))
         })
         .await
     }

@@ -1,8 +1,8 @@
 //! Auctions and their bids.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject};
+use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject, Value};
 use entity::{
     auction, bid, bond, commitment,
     id::{AgentId, AuctionId, BidId, CommitmentId, Id, UserId},
@@ -16,7 +16,7 @@ use super::{
     context::{Ask, intent, maybe, once, once_by, parse_id, payload, requires, role, scopes},
     document::SignedDocument,
     error::{Answer, payload},
-    page::{PageArgs, Sort, connection, list_cost},
+    page::{PageArgs, Sort, connection, counting, list_cost},
     scalar::{Credits, DateTime, Duration, Percentage, Points},
     task::{Task, TaskInput},
     user::User,
@@ -185,7 +185,8 @@ impl BidOrder {
         let descending = self.direction == OrderDirection::Desc;
         match self.field {
             BidOrderField::CreatedAt => {
-                Sort { name: "b", key: None, id: bid::Column::Id, descending, place: |row| (0, row.id.0) }
+                let (key, id) = (Some(bid::Column::Seq), bid::Column::AuctionId);
+                Sort { name: "seq", key, id, descending, place: |row| (row.seq.into(), row.auction_id.uuid()) }
             }
             BidOrderField::Price => Sort {
                 name: "price",
@@ -206,11 +207,18 @@ impl std::hash::Hash for BidOrder {
 }
 
 #[derive(Clone)]
-pub(super) struct Auction(pub(super) auction::Model);
+pub(super) struct Auction(pub(super) Arc<auction::Model>, Option<Arc<FirstBids>>);
+
+/// The bids that an auction has from the start, with their agents, which were read together with it.
+struct FirstBids {
+    bids: Vec<(bid::Model, Agent)>,
+    /// How many were asked for.
+    most: u64,
+}
 
 impl From<auction::Model> for Auction {
     fn from(row: auction::Model) -> Self {
-        Self(row)
+        Self(Arc::new(row), None)
     }
 }
 
@@ -408,8 +416,20 @@ impl Auction {
             let window = PageArgs { first, after, last, before }.window(&order.sort())?;
             // Nobody has the nil id, so nobody who is not signed in sees a sealed bid.
             let only_of = is_sealed(ctx, &self.0).then(|| ctx.viewer().unwrap_or(UserId(Uuid::nil())));
+            if let (None, Some(first), BidOrder::ARRIVAL) = (only_of, &self.1, order)
+                && window.from_the_start() == Some(first.most)
+            {
+                let counted = ctx.look_ahead().field("totalCount").exists();
+                let count = counted
+                    .then(|| Arc::new(counting(&bid::Entity::find().filter(bid::Column::AuctionId.eq(self.0.id)))));
+                let page = window.page_of(&order.sort(), first.bids.clone(), |(row, _)| row, count);
+                let wrap =
+                    |(row, agent)| Bid { row, auction: Some(Arc::clone(&self.0)), standing: None, agent: Some(agent) };
+                return Ok(Some(page.map(wrap).into()));
+            }
             let page = ctx.loaders().bids_of_auctions(self.0.id, only_of, order, window).await?;
-            Ok(Some(page.map(|row| Bid { row, auction: Some(self.0.clone()), standing: None }).into()))
+            let wrap = |row| Bid { row, auction: Some(Arc::clone(&self.0)), standing: None, agent: None };
+            Ok(Some(page.map(wrap).into()))
         })
         .await
     }
@@ -437,8 +457,13 @@ impl Auction {
 }
 
 /// Commitments in the order of arrival.
-pub(super) const COMMITMENTS: Sort<commitment::Entity> =
-    Sort { name: "m", key: None, id: commitment::Column::Id, descending: false, place: |row| (0, row.id.0) };
+pub(super) const COMMITMENTS: Sort<commitment::Entity> = Sort {
+    name: "seq",
+    key: Some(commitment::Column::Seq),
+    id: commitment::Column::AuctionId,
+    descending: false,
+    place: |row| (row.seq.into(), row.auction_id.0),
+};
 
 /// Whether bids of others are hidden from the caller now. Once bidding is over the requester of a MANUAL auction sees them, to
 /// pick the winner.
@@ -451,7 +476,9 @@ fn is_sealed(ctx: &Context<'_>, auction: &auction::Model) -> bool {
 pub(super) struct Bid {
     row: bid::Model,
     /// The auction, where it was at hand when the bid was found.
-    auction: Option<auction::Model>,
+    auction: Option<Arc<auction::Model>>,
+    /// The agent, where it was read together with the bid.
+    agent: Option<Agent>,
     /// Place and reputation in the ranking that the bid was found in.
     standing: Option<Standing>,
 }
@@ -467,15 +494,18 @@ struct Standing {
 
 impl From<bid::Model> for Bid {
     fn from(row: bid::Model) -> Self {
-        Self { row, auction: None, standing: None }
+        Self { row, auction: None, agent: None, standing: None }
     }
 }
 
 impl Bid {
-    async fn auction_row(&self, ctx: &Context<'_>) -> Result<auction::Model> {
+    async fn auction_row(&self, ctx: &Context<'_>) -> Result<Arc<auction::Model>> {
         match &self.auction {
-            Some(auction) => Ok(auction.clone()),
-            None => ctx.loaders().auctions(self.row.auction_id).await?.ok_or(Error::NotFound("auction")),
+            Some(auction) => Ok(Arc::clone(auction)),
+            None => {
+                let row = ctx.loaders().auctions(self.row.auction_id).await?;
+                row.map(Arc::new).ok_or(Error::NotFound("auction"))
+            }
         }
     }
 
@@ -593,6 +623,9 @@ impl Bid {
     /// Who offers.
     #[graphql(complexity = "1 + child_complexity")]
     async fn agent(&self, ctx: &Context<'_>) -> Option<Answer<Agent>> {
+        if let Some(agent) = &self.agent {
+            return Some(Ok(agent.clone()));
+        }
         maybe(ctx, super::agent::find(ctx, self.row.agent_id)).await
     }
 
@@ -754,7 +787,7 @@ async fn reputation(ctx: &Context<'_>, bid: &bid::Model) -> Result<Option<i32>> 
 }
 
 /// The bids of an auction that can be the best one, best first.
-async fn ranking(ctx: &Context<'_>, auction: &auction::Model) -> Result<Vec<Bid>> {
+async fn ranking(ctx: &Context<'_>, auction: &Arc<auction::Model>) -> Result<Vec<Bid>> {
     let bids = ctx.loaders().candidates(auction.id).await?;
     let reputations = try_join_all(bids.iter().map(|bid| reputation(ctx, bid))).await?;
     let offers: Vec<Offer> = bids
@@ -774,12 +807,12 @@ async fn ranking(ctx: &Context<'_>, auction: &auction::Model) -> Result<Vec<Bid>
     let placed = ranked.into_iter().zip(1..).filter_map(|((offer, _), rank)| {
         let row = rows.remove(&offer.bid)?.clone();
         let standing = Some(Standing { rank, reputation: offer.reputation });
-        Some(Bid { row, auction: Some(auction.clone()), standing })
+        Some(Bid { row, auction: Some(Arc::clone(auction)), agent: None, standing })
     });
     Ok(placed.collect())
 }
 
-async fn best(ctx: &Context<'_>, auction: &auction::Model) -> Result<Option<Bid>> {
+async fn best(ctx: &Context<'_>, auction: &Arc<auction::Model>) -> Result<Option<Bid>> {
     if is_sealed(ctx, auction) {
         return Ok(None);
     }
@@ -1170,7 +1203,40 @@ fn simulate(input: &SimulateAuctionInput) -> Result<AuctionSimulation> {
 
 /// The auction with this id.
 pub(super) async fn find(ctx: &Context<'_>, id: AuctionId) -> Result<Option<Auction>> {
-    Ok(ctx.loaders().auctions(id).await?.map(Auction))
+    Ok(ctx.loaders().auctions(id).await?.map(Auction::from))
+}
+
+/// The auction with this id, together with the bids that the query asks for of it.
+async fn find_shown(ctx: &Context<'_>, id: AuctionId) -> Result<Option<Auction>> {
+    let Some(most) = first_bids(ctx) else { return find(ctx, id).await };
+    match ctx.loaders().pages((id, most)).await? {
+        Some(shown) => {
+            let bids = shown.bids.into_iter().map(|(bid, agent)| (bid, Agent::from(agent))).collect();
+            Ok(Some(Auction(Arc::new(shown.auction), Some(Arc::new(FirstBids { bids, most })))))
+        }
+        // There is none, or several are asked for, which are read together.
+        None => find(ctx, id).await,
+    }
+}
+
+/// How many rows the query needs of the auction's bids in the order in which they came, if that is all that it asks of them.
+fn first_bids(ctx: &Context<'_>) -> Option<u64> {
+    let lists = ctx.look_ahead().field("bids");
+    let with_agents =
+        lists.field("nodes").field("agent").exists() || lists.field("edges").field("node").field("agent").exists();
+    let lists = lists.selection_fields();
+    let [list] = lists.as_slice() else { return None };
+    let mut first = None;
+    for (name, value) in list.arguments().ok()? {
+        match (name.as_str(), value) {
+            (_, Value::Null) => {}
+            ("first", Value::Number(number)) => first = Some(i32::try_from(number.as_i64()?).ok()?),
+            (_, _) => return None,
+        }
+    }
+    let args = PageArgs { first, after: None, last: None, before: None };
+    let window = args.window(&BidOrder::ARRIVAL.sort()).ok()?;
+    with_agents.then(|| window.from_the_start()).flatten()
 }
 
 /// The bid with this id, if it may be shown.
@@ -1178,7 +1244,7 @@ pub(super) async fn find_bid(ctx: &Context<'_>, id: BidId) -> Result<Option<Bid>
     let Some(bid) = ctx.loaders().bids(id).await? else { return Ok(None) };
     let Some(auction) = ctx.loaders().auctions(bid.auction_id).await? else { return Ok(None) };
     let shown = !is_sealed(ctx, &auction) || verbs::may_see(&auction, &bid, ctx.viewer());
-    Ok(shown.then_some(Bid { row: bid, auction: Some(auction), standing: None }))
+    Ok(shown.then_some(Bid { row: bid, auction: Some(Arc::new(auction)), agent: None, standing: None }))
 }
 
 impl AuctionOrder {
@@ -1218,7 +1284,7 @@ impl AuctionQuery {
         ctx: &Context<'_>,
         #[graphql(desc = "The id, `auc_…`.")] id: ID,
     ) -> Option<Answer<Auction>> {
-        maybe(ctx, async { find(ctx, parse_id(&id, "id")?).await }).await
+        maybe(ctx, async { find_shown(ctx, parse_id(&id, "id")?).await }).await
     }
 
     /// Auctions, newest first unless `orderBy` says otherwise.
@@ -1257,7 +1323,7 @@ impl AuctionQuery {
             let newest = AuctionOrder { field: AuctionOrderField::CreatedAt, direction: OrderDirection::Desc };
             let sort = order_by.unwrap_or(newest).sort();
             let window = PageArgs { first, after, last, before }.window(&sort)?;
-            Ok(Some(window.read(ctx.store().read(), list, &sort).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &sort).await?.into()))
         })
         .await
     }

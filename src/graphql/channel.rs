@@ -502,7 +502,7 @@ pub(super) async fn find(ctx: &Context<'_>, id: ChannelId) -> Result<Option<Chan
 
 /// The contradiction with this id, if the caller is party to its channel.
 pub(super) async fn find_equivocation(ctx: &Context<'_>, id: EquivocationId) -> Result<Option<Equivocation>> {
-    let Some(row) = equivocation::Entity::find_by_id(id).one(ctx.store().read()).await? else { return Ok(None) };
+    let Some(row) = equivocation::Entity::find_by_id(id).one(ctx.loaders().db()).await? else { return Ok(None) };
     Ok(find(ctx, row.channel_id).await?.map(|_| Equivocation(row)))
 }
 
@@ -951,7 +951,7 @@ impl ChannelQuery {
                 list = list.filter(channel::Column::AgentId.eq(agent));
             }
             let window = PageArgs { first, after, last, before }.window(&NEWEST)?;
-            Ok(Some(window.read(ctx.store().read(), list, &NEWEST).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &NEWEST).await?.into()))
         })
         .await
     }

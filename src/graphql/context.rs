@@ -100,9 +100,23 @@ impl Session {
     /// A request of `caller`. `request_id` names it in the log and in every error.
     #[must_use]
     pub fn new(app: App, caller: Caller, request_id: String) -> Self {
-        let loaders = Loaders::new(app.store().clone());
+        let loaders = Loaders::new(app.store().clone(), false);
         let (replays, remarks) = Default::default();
         Self { app, caller, request_id, loaders, replays, remarks, budget: None }
+    }
+
+    /// The same request, which only reads and may read what is a few seconds old. Only who is not signed in cannot miss anything there
+    /// that they wrote themselves.
+    #[must_use]
+    pub fn from_replica(self) -> Self {
+        let anonymous = self.caller == Caller::Anonymous;
+        Self { loaders: Loaders::new(self.app.store().clone(), anonymous), ..self }
+    }
+
+    /// Whether it reads from the replica.
+    #[must_use]
+    pub fn reads_replica(&self) -> bool {
+        self.loaders.reads_replica()
     }
 
     /// The same request, which leaves its remarks there.

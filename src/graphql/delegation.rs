@@ -133,7 +133,7 @@ impl From<Arc<Tree>> for Delegation {
 
 impl Delegation {
     async fn tree(&self, ctx: &Context<'_>) -> Result<&Arc<Tree>> {
-        let load = || async { tree::tree(ctx.store().read(), self.row.clone()).await.map(Arc::new) };
+        let load = || async { tree::tree(ctx.loaders().db(), self.row.clone()).await.map(Arc::new) };
         self.tree.get_or_try_init(load).await
     }
 }
@@ -739,7 +739,7 @@ impl DelegationQuery {
                 None => list,
             };
             let window = PageArgs { first, after, last, before }.window(&NEWEST)?;
-            Ok(Some(window.read(ctx.store().read(), list, &NEWEST).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &NEWEST).await?.into()))
         })
         .await
     }

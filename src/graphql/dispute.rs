@@ -180,7 +180,7 @@ impl Dispute {
         maybe(ctx, async {
             let list = evidence::Entity::find().filter(evidence::Column::DisputeId.eq(self.0.id));
             let window = PageArgs { first, after, last, before }.window(&OLDEST)?;
-            Ok(Some(window.read(ctx.store().read(), list, &OLDEST).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &OLDEST).await?.into()))
         })
         .await
     }
@@ -337,7 +337,7 @@ pub(super) async fn find_of_task(ctx: &Context<'_>, task: TaskId) -> Result<Opti
 
 /// The piece of evidence with this id, if the caller may see its dispute.
 pub(super) async fn find_evidence(ctx: &Context<'_>, id: EvidenceId) -> Result<Option<Evidence>> {
-    let Some(row) = evidence::Entity::find_by_id(id).one(ctx.store().read()).await? else { return Ok(None) };
+    let Some(row) = evidence::Entity::find_by_id(id).one(ctx.loaders().db()).await? else { return Ok(None) };
     Ok(find(ctx, row.dispute_id).await?.map(|_| Evidence(row)))
 }
 
@@ -384,7 +384,7 @@ impl DisputeQuery {
                 list = list.filter(dispute::Column::Status.is_in(states.into_iter().map(dispute::Status::from)));
             }
             let window = PageArgs { first, after, last, before }.window(&NEWEST)?;
-            Ok(Some(window.read(ctx.store().read(), list, &NEWEST).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &NEWEST).await?.into()))
         })
         .await
     }

@@ -102,7 +102,7 @@ impl SignedDocument {
     /// receipt, the certificates of its award; the newest 20 of each kind.
     #[graphql(complexity = 20)]
     async fn bundle(&self, ctx: &Context<'_>) -> Option<Answer<String>> {
-        maybe(ctx, async { documents::bundle(ctx.store().read(), &self.0).await.map(Some) }).await
+        maybe(ctx, async { documents::bundle(ctx.loaders().db(), &self.0).await.map(Some) }).await
     }
 
     /// All versions of this document, oldest first.
@@ -121,7 +121,7 @@ impl SignedDocument {
                 .filter(document::Column::TaskId.eq(self.0.task_id))
                 .filter(document::Column::Kind.eq(self.0.kind));
             let window = PageArgs { first, after, last, before }.window(&OLDEST)?;
-            Ok(Some(window.read(ctx.store().read(), list, &OLDEST).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &OLDEST).await?.into()))
         })
         .await
     }
@@ -142,7 +142,7 @@ connection! {
 
 /// The document with this id, if the caller may see it.
 pub(super) async fn find(ctx: &Context<'_>, id: DocumentId) -> Result<Option<SignedDocument>> {
-    let Some(row) = document::Entity::find_by_id(id).one(ctx.store().read()).await? else { return Ok(None) };
+    let Some(row) = document::Entity::find_by_id(id).one(ctx.loaders().db()).await? else { return Ok(None) };
     let shown = match row.kind {
         Kind::AwardCertificate => true,
         Kind::TaskReceipt => super::task::visible(ctx, row.task_id).await?.is_some(),

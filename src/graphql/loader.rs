@@ -22,7 +22,8 @@ use entity::{
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, JoinType, QueryFilter, QuerySelect, Value,
+    ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, ExprTrait, JoinType, QueryFilter, QuerySelect,
+    Value,
     sea_query::{Alias, Expr, Query, SelectStatement},
 };
 use tokio::sync::oneshot;
@@ -33,6 +34,7 @@ use super::{
     page::{Page, Window},
 };
 use crate::{
+    auction::page::{self, Shown},
     error::{Error, Result},
     reputation::{Standing, standings},
     store::Store,
@@ -139,6 +141,7 @@ impl Hash for Counting {
 /// All loaders of one request.
 pub(super) struct Loaders {
     store: Store,
+    replica: Option<DatabaseConnection>,
     users: Batch<UserId, user::Model>,
     agents: Batch<AgentId, agent::Model>,
     auctions: Batch<AuctionId, auction::Model>,
@@ -162,6 +165,7 @@ pub(super) struct Loaders {
     agents_of_users: Batch<(UserId, Window), Page<agent::Model>>,
     evidence_of_agents: Batch<(AgentId, Window), Page<reputation_event::Model>>,
     bids_of_auctions: Batch<(AuctionId, BidList), Page<bid::Model>>,
+    pages: Batch<(AuctionId, u64), Shown>,
     bonds: Batch<BondId, bond::Model>,
     commitments_of_auctions: Batch<(AuctionId, CommitmentList), Page<commitment::Model>>,
     tasks_together: Batch<(UserId, UserId), i64>,
@@ -183,7 +187,7 @@ macro_rules! by_column {
                 .load(key, |keys| {
                     async move {
                         let chosen = $noun::Column::$column.is_in(padded(&keys));
-                        let rows = $noun::Entity::find().filter(chosen).all(self.store.read()).await?;
+                        let rows = $noun::Entity::find().filter(chosen).all(self.db()).await?;
                         Ok(rows.into_iter().map(|row| (row.$field, row)).collect())
                     }
                     .boxed()
@@ -194,9 +198,12 @@ macro_rules! by_column {
 }
 
 impl Loaders {
-    pub(super) fn new(store: Store) -> Self {
+    /// Loaders that read from the replica if there is one that keeps up and the caller of this allows it.
+    pub(super) fn new(store: Store, from_replica: bool) -> Self {
+        let replica = from_replica.then(|| store.replica().cloned()).flatten();
         Self {
             store,
+            replica,
             users: Batch::default(),
             agents: Batch::default(),
             auctions: Batch::default(),
@@ -220,12 +227,23 @@ impl Loaders {
             agents_of_users: Batch::default(),
             evidence_of_agents: Batch::default(),
             bids_of_auctions: Batch::default(),
+            pages: Batch::default(),
             bonds: Batch::default(),
             commitments_of_auctions: Batch::default(),
             tasks_together: Batch::default(),
             changes_of_channels: Batch::default(),
             equivocations_of_channels: Batch::default(),
         }
+    }
+
+    /// Where this request reads.
+    pub(super) fn db(&self) -> &DatabaseConnection {
+        self.replica.as_ref().unwrap_or_else(|| self.store.read())
+    }
+
+    /// Whether this request reads from the replica.
+    pub(super) fn reads_replica(&self) -> bool {
+        self.replica.is_some()
     }
 
     by_column! {
@@ -259,7 +277,7 @@ impl Loaders {
                     let rows = bid::Entity::find()
                         .filter(bid::Column::AuctionId.is_in(padded(&auctions)))
                         .filter(live)
-                        .all(self.store.read())
+                        .all(self.db())
                         .await?;
                     let mut grouped: HashMap<AuctionId, Vec<bid::Model>> = HashMap::new();
                     for row in rows {
@@ -294,7 +312,7 @@ impl Loaders {
                             .filter(document::Column::TaskId.is_in(padded(&tasks)))
                             .filter(document::Column::Kind.eq(kind))
                             .filter(document::Column::Version.in_subquery(last))
-                            .all(self.store.read())
+                            .all(self.db())
                             .await?;
                         newest.extend(rows.into_iter().map(|row| ((row.task_id, row.kind), row)));
                     }
@@ -309,9 +327,7 @@ impl Loaders {
     pub(super) async fn standings(&self, agent: AgentId) -> Result<Standing> {
         let found = self
             .standings
-            .load(agent, |agents| {
-                async move { standings(self.store.read(), &agents, self.store.clock().now()).await }.boxed()
-            })
+            .load(agent, |agents| async move { standings(self.db(), &agents, self.store.clock().now()).await }.boxed())
             .await?;
         found.ok_or(Error::NotFound("agent"))
     }
@@ -326,9 +342,7 @@ impl Loaders {
                     for (window, users) in grouped(keys) {
                         let (list, parent) = (agent::Entity::find(), agent::Column::OwnerId);
                         let found = window
-                            .read_each(self.store.read(), list, &super::agent::NEWEST, parent, &users, |row| {
-                                row.owner_id
-                            })
+                            .read_each(self.db(), list, &super::agent::NEWEST, parent, &users, |row| row.owner_id)
                             .await?;
                         pages.extend(users.into_iter().map(|user| (user, window)).zip(found));
                     }
@@ -354,9 +368,8 @@ impl Loaders {
                     for (window, agents) in grouped(keys) {
                         let (list, parent) = (reputation_event::Entity::find(), reputation_event::Column::AgentId);
                         let sort = super::reputation::NEWEST;
-                        let found = window
-                            .read_each(self.store.read(), list, &sort, parent, &agents, |row| row.agent_id)
-                            .await?;
+                        let found =
+                            window.read_each(self.db(), list, &sort, parent, &agents, |row| row.agent_id).await?;
                         pages.extend(agents.into_iter().map(|agent| (agent, window)).zip(found));
                     }
                     Ok(pages)
@@ -365,6 +378,20 @@ impl Loaders {
             })
             .await?;
         Ok(found.unwrap_or_default())
+    }
+
+    /// An auction with its first bids and their agents, if it is the only one that is asked for now.
+    pub(super) async fn pages(&self, page: (AuctionId, u64)) -> Result<Option<Shown>> {
+        self.pages
+            .load(page, |pages| {
+                async move {
+                    let [(auction, most)] = pages.as_slice() else { return Ok(HashMap::new()) };
+                    let shown = page::page(self.db(), *auction, *most).await?;
+                    Ok(shown.map(|shown| ((*auction, *most), shown)).into_iter().collect())
+                }
+                .boxed()
+            })
+            .await
     }
 
     /// A page of an auction's bids; of one bidder alone, or all.
@@ -387,9 +414,8 @@ impl Loaders {
                             list = list.filter(bid::Column::BidderId.eq(bidder));
                         }
                         let (sort, parent) = (order.sort(), bid::Column::AuctionId);
-                        let found = window
-                            .read_each(self.store.read(), list, &sort, parent, &auctions, |row| row.auction_id)
-                            .await?;
+                        let found =
+                            window.read_each(self.db(), list, &sort, parent, &auctions, |row| row.auction_id).await?;
                         pages.extend(auctions.into_iter().map(|auction| (auction, which)).zip(found));
                     }
                     Ok(pages)
@@ -420,9 +446,8 @@ impl Loaders {
                         }
                         let parent = commitment::Column::AuctionId;
                         let sort = super::auction::COMMITMENTS;
-                        let found = window
-                            .read_each(self.store.read(), list, &sort, parent, &auctions, |row| row.auction_id)
-                            .await?;
+                        let found =
+                            window.read_each(self.db(), list, &sort, parent, &auctions, |row| row.auction_id).await?;
                         pages.extend(auctions.into_iter().map(|auction| (auction, which)).zip(found));
                     }
                     Ok(pages)
@@ -459,7 +484,7 @@ impl Loaders {
                         .group_by(task::Column::RequesterId)
                         .group_by(owner)
                         .into_tuple()
-                        .all(self.store.read())
+                        .all(self.db())
                         .await?;
                     Ok(rows.into_iter().map(|(requester, owner, count)| ((requester, owner), count)).collect())
                 }
@@ -482,9 +507,8 @@ impl Loaders {
                     for (window, channels) in grouped(keys) {
                         let (list, parent) = (channel_change::Entity::find(), channel_change::Column::ChannelId);
                         let sort = super::channel::NEWEST_CHANGE;
-                        let found = window
-                            .read_each(self.store.read(), list, &sort, parent, &channels, |row| row.channel_id)
-                            .await?;
+                        let found =
+                            window.read_each(self.db(), list, &sort, parent, &channels, |row| row.channel_id).await?;
                         pages.extend(channels.into_iter().map(|channel| (channel, window)).zip(found));
                     }
                     Ok(pages)
@@ -509,9 +533,8 @@ impl Loaders {
                     for (window, channels) in grouped(keys) {
                         let (list, parent) = (equivocation::Entity::find(), equivocation::Column::ChannelId);
                         let sort = super::channel::NEWEST_EQUIVOCATION;
-                        let found = window
-                            .read_each(self.store.read(), list, &sort, parent, &channels, |row| row.channel_id)
-                            .await?;
+                        let found =
+                            window.read_each(self.db(), list, &sort, parent, &channels, |row| row.channel_id).await?;
                         pages.extend(channels.into_iter().map(|channel| (channel, window)).zip(found));
                     }
                     Ok(pages)
@@ -532,7 +555,7 @@ impl Loaders {
                     for (place, counting) in statements.iter().enumerate() {
                         all.expr_as(SelectStatement::clone(&counting.0), Alias::new(format!("c{place}")));
                     }
-                    let row = self.store.read().query_one(&all).await?;
+                    let row = self.db().query_one(&all).await?;
                     let row = row.ok_or_else(|| Error::internal("a count answered no row"))?;
                     let numbered = statements.into_iter().enumerate();
                     numbered.map(|(place, counting)| Ok((counting, row.try_get("", &format!("c{place}"))?))).collect()

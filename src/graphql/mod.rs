@@ -29,7 +29,7 @@ mod wallet;
 mod webhook;
 mod work;
 
-use async_graphql::{MergedObject, MergedSubscription, SDLExportOptions, SchemaBuilder};
+use async_graphql::{MergedObject, MergedSubscription, SDLExportOptions, SchemaBuilder, ValidationMode};
 
 pub use context::{Budget, Remarks, Replays, Session};
 pub use page::{DEFAULT_PAGE, MAX_PAGE};
@@ -86,6 +86,13 @@ fn builder() -> SchemaBuilder<Query, Mutation, Subscription> {
 #[must_use]
 pub fn schema(app: &App) -> Schema {
     builder().limit_complexity(app.config().limits.complexity).disable_suggestions().finish()
+}
+
+/// The same schema for operations that passed the validation of the other one before. It still reckons what they cost.
+#[must_use]
+pub fn schema_of_the_valid(app: &App) -> Schema {
+    let limit = app.config().limits.complexity;
+    builder().limit_complexity(limit).disable_suggestions().validation_mode(ValidationMode::Fast).finish()
 }
 
 /// The schema as text, sorted, with descriptions: `schema.graphql`.

@@ -47,6 +47,26 @@ pub(super) struct Place {
     id: Uuid,
 }
 
+/// The place of an item in a list, which is written out only where somebody asks for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor {
+    name: &'static str,
+    descending: bool,
+    place: Place,
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, Place { key, id }) = (name(self.name, self.descending), self.place);
+        f.write_str(&URL_SAFE_NO_PAD.encode(format!("c1.{name}.{key}.{}", entity::id::encode(id))))
+    }
+}
+
+/// The name of an order and its direction, as cursors have it.
+fn name(order: &str, descending: bool) -> String {
+    format!("{order}{}", if descending { '-' } else { '+' })
+}
+
 /// The order of a list: by a column of whole numbers and then the id, or by the id alone, which is the order of creation.
 pub(super) struct Sort<E: EntityTrait> {
     /// Tells this order from the others in cursors.
@@ -60,12 +80,12 @@ pub(super) struct Sort<E: EntityTrait> {
 
 impl<E: EntityTrait> Sort<E> {
     fn name(&self) -> String {
-        format!("{}{}", self.name, if self.descending { '-' } else { '+' })
+        name(self.name, self.descending)
     }
 
-    fn cursor(&self, row: &E::Model) -> String {
+    fn cursor(&self, row: &E::Model) -> Cursor {
         let (key, id) = (self.place)(row);
-        URL_SAFE_NO_PAD.encode(format!("c1.{}.{key}.{}", self.name(), entity::id::encode(id)))
+        Cursor { name: self.name, descending: self.descending, place: Place { key, id } }
     }
 
     fn read(&self, field: &str, cursor: &str) -> Result<Place> {
@@ -154,7 +174,7 @@ pub(super) fn list_cost(
 #[derive(Clone, Debug)]
 pub(super) struct Page<M> {
     /// The rows in the order of the list, each with its cursor.
-    pub rows: Vec<(String, M)>,
+    pub rows: Vec<(Cursor, M)>,
     pub has_next: bool,
     pub has_previous: bool,
     /// Counts the whole list up to one more than the cap.
@@ -179,15 +199,31 @@ impl<M> Page<M> {
         PageInfo {
             has_next_page: self.has_next,
             has_previous_page: self.has_previous,
-            start_cursor: self.rows.first().map(|(cursor, _)| cursor.clone()),
-            end_cursor: self.rows.last().map(|(cursor, _)| cursor.clone()),
+            start_cursor: self.rows.first().map(|(cursor, _)| cursor.to_string()),
+            end_cursor: self.rows.last().map(|(cursor, _)| cursor.to_string()),
         }
     }
 }
 
 impl Window {
     /// Makes a page of the rows that were found reading from its start: one more than it holds says that there is more.
-    fn page<E: EntityTrait>(self, sort: &Sort<E>, mut found: Vec<E::Model>, count: SelectStatement) -> Page<E::Model> {
+    fn page<E: EntityTrait>(self, sort: &Sort<E>, found: Vec<E::Model>, count: SelectStatement) -> Page<E::Model> {
+        self.page_of(sort, found, |row| row, Some(Arc::new(count)))
+    }
+
+    /// How many rows make the first page, with one more to say whether there are more; `None` where this is another page.
+    pub(super) fn from_the_start(self) -> Option<u64> {
+        (self.forward && self.after.is_none() && self.before.is_none()).then_some(self.size + 1)
+    }
+
+    /// The same of rows that come with something.
+    pub(super) fn page_of<E: EntityTrait, T>(
+        self,
+        sort: &Sort<E>,
+        mut found: Vec<T>,
+        row: fn(&T) -> &E::Model,
+        count: Option<Arc<SelectStatement>>,
+    ) -> Page<T> {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
         let more = found.len() > size;
         found.truncate(size);
@@ -196,8 +232,8 @@ impl Window {
         }
         let (has_next, has_previous) =
             if self.forward { (more, self.after.is_some()) } else { (self.before.is_some(), more) };
-        let rows = found.into_iter().map(|row| (sort.cursor(&row), row)).collect();
-        Page { rows, has_next, has_previous, count: Some(Arc::new(count)) }
+        let rows = found.into_iter().map(|item| (sort.cursor(row(&item)), item)).collect();
+        Page { rows, has_next, has_previous, count }
     }
 
     fn narrow<E: EntityTrait>(self, sort: &Sort<E>, mut list: Select<E>) -> Select<E> {
@@ -242,6 +278,10 @@ impl Window {
         E: EntityTrait,
         K: Copy + PartialEq + Into<sea_orm::Value>,
     {
+        if let [parent_key] = parents {
+            // One list needs no numbering, which not every database stops when it has enough.
+            return Ok(vec![self.read(db, lists.filter(parent.eq(*parent_key)), sort).await?]);
+        }
         let (order, columns) = sort.orders(self.forward);
         let direction = if order == Order::Desc { "DESC" } else { "ASC" };
         let orders: Vec<String> =
@@ -277,7 +317,7 @@ impl Window {
 }
 
 /// A statement that counts the rows of a list up to one more than the cap.
-fn counting<E: EntityTrait>(list: &Select<E>) -> SelectStatement {
+pub(super) fn counting<E: EntityTrait>(list: &Select<E>) -> SelectStatement {
     let rows = list.clone().select_only().expr_as(Expr::value(1), "one").limit(MAX_COUNT + 1).into_query();
     Query::select().expr(Func::count(Expr::col(Asterisk))).from_subquery(rows, Alias::new("counted")).to_owned()
 }
@@ -285,15 +325,24 @@ fn counting<E: EntityTrait>(list: &Select<E>) -> SelectStatement {
 /// Declares the connection of a noun with its edge.
 macro_rules! connection {
     ($(#[$doc:meta])* $connection:ident, $(#[$edge_doc:meta])* $edge:ident, $node:ident, $model:ty) => {
-        $(#[$edge_doc])*
-        #[derive(async_graphql::SimpleObject)]
         pub(super) struct $edge {
-            /// The place of the item in this list, for `after` and `before`.
-            cursor: String,
-            /// The item.
+            cursor: $crate::graphql::page::Cursor,
             node: $node,
         }
 
+        $(#[$edge_doc])*
+        #[async_graphql::Object]
+        impl $edge {
+            /// The place of the item in this list, for `after` and `before`.
+            async fn cursor(&self) -> String {
+                self.cursor.to_string()
+            }
+
+            /// The item.
+            async fn node(&self) -> &$node {
+                &self.node
+            }
+        }
 
         pub(super) struct $connection {
             edges: Vec<$edge>,

@@ -347,13 +347,13 @@ pub(super) async fn find(ctx: &Context<'_>, id: AgentId) -> Result<Option<Reputa
 
 /// The piece of evidence with this id.
 pub(super) async fn find_event(ctx: &Context<'_>, id: ReputationEventId) -> Result<Option<ReputationEvent>> {
-    let row = reputation_event::Entity::find_by_id(id).one(ctx.store().read()).await?;
+    let row = reputation_event::Entity::find_by_id(id).one(ctx.loaders().db()).await?;
     Ok(row.map(ReputationEvent))
 }
 
 /// The rating with this id.
 pub(super) async fn find_rating(ctx: &Context<'_>, id: RatingId) -> Result<Option<Rating>> {
-    let row = rating::Entity::find_by_id(id).one(ctx.store().read()).await?;
+    let row = rating::Entity::find_by_id(id).one(ctx.loaders().db()).await?;
     Ok(row.map(Rating))
 }
 
@@ -393,7 +393,7 @@ impl ReputationQuery {
             let agent: AgentId = parse_id(&agent_id, "agentId")?;
             let list = reputation_event::Entity::find().filter(reputation_event::Column::AgentId.eq(agent));
             let window = PageArgs { first, after, last, before }.window(&NEWEST)?;
-            Ok(Some(window.read(ctx.store().read(), list, &NEWEST).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &NEWEST).await?.into()))
         })
         .await
     }
@@ -411,7 +411,7 @@ impl ReputationQuery {
                 return Err(Error::invalid("first", format!("must be from 1 to {MAX_PAGE}")));
             }
             let limit = u64::try_from(first).unwrap_or(0);
-            let leaders = verbs::leaderboard(ctx.store().read(), capability.as_deref(), limit, ctx.now()).await?;
+            let leaders = verbs::leaderboard(ctx.loaders().db(), capability.as_deref(), limit, ctx.now()).await?;
             Ok(Some(leaders.into_iter().map(LeaderboardEntry::from).collect()))
         })
         .await

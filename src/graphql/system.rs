@@ -232,7 +232,7 @@ pub(super) struct JournalHead {
 
 async fn journal_head(ctx: &Context<'_>) -> Result<Option<JournalHead>> {
     let instance = ctx.store().instance()?;
-    let head = journal::head(ctx.store().read()).await?;
+    let head = journal::head(ctx.loaders().db()).await?;
     Ok(head.map(|head| JournalHead {
         place: BigInt(head.place),
         hash: head.hash,

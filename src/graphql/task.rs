@@ -795,7 +795,7 @@ impl TaskQuery {
             let newest = TaskOrder { field: TaskOrderField::CreatedAt, direction: OrderDirection::Desc };
             let sort = order_by.unwrap_or(newest).sort();
             let window = PageArgs { first, after, last, before }.window(&sort)?;
-            Ok(Some(window.read(ctx.store().read(), list, &sort).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &sort).await?.into()))
         })
         .await
     }

@@ -127,7 +127,7 @@ impl User {
             if !ctx.may_see(self.0.id) {
                 return Ok(None);
             }
-            Ok(Some(Wallet::new(self.0.id, ledger::wallet(ctx.store().read(), self.0.id).await?)))
+            Ok(Some(Wallet::new(self.0.id, ledger::wallet(ctx.loaders().db(), self.0.id).await?)))
         })
         .await
     }
@@ -174,7 +174,7 @@ impl User {
             };
             let list = api_key::Entity::find().filter(api_key::Column::UserId.eq(self.0.id));
             let window = PageArgs { first, after, last, before }.window(&sort)?;
-            Ok(Some(window.read(ctx.store().read(), list, &sort).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &sort).await?.into()))
         })
         .await
     }
@@ -203,7 +203,7 @@ impl User {
             };
             let list = session::Entity::find().filter(session::Column::UserId.eq(self.0.id));
             let window = PageArgs { first, after, last, before }.window(&sort)?;
-            Ok(Some(window.read(ctx.store().read(), list, &sort).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &sort).await?.into()))
         })
         .await
     }
@@ -519,13 +519,13 @@ pub(super) async fn find(ctx: &Context<'_>, id: UserId) -> Result<Option<User>> 
 
 /// The API key with this id, if it may be shown.
 pub(super) async fn find_key(ctx: &Context<'_>, id: ApiKeyId) -> Result<Option<ApiKey>> {
-    let row = api_key::Entity::find_by_id(id).one(ctx.store().read()).await?;
+    let row = api_key::Entity::find_by_id(id).one(ctx.loaders().db()).await?;
     Ok(row.filter(|row| ctx.may_see(row.user_id)).map(ApiKey))
 }
 
 /// The session with this id, if it may be shown.
 pub(super) async fn find_session(ctx: &Context<'_>, id: entity::id::SessionId) -> Result<Option<SignIn>> {
-    let row = session::Entity::find_by_id(id).one(ctx.store().read()).await?;
+    let row = session::Entity::find_by_id(id).one(ctx.loaders().db()).await?;
     Ok(row.filter(|row| ctx.may_see(row.user_id)).map(SignIn))
 }
 
@@ -567,7 +567,7 @@ impl UserQuery {
                 place: |row| (0, row.id.uuid()),
             };
             let window = PageArgs { first, after, last, before }.window(&sort)?;
-            Ok(Some(window.read(ctx.store().read(), user::Entity::find(), &sort).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), user::Entity::find(), &sort).await?.into()))
         })
         .await
     }
@@ -625,7 +625,7 @@ impl UserMutation {
             ctx.caller().in_person()?;
             let session = ctx.caller().identity()?.session.ok_or(Error::NotFound("session"))?;
             write(ctx, async |work| verbs::logout(work).await).await?;
-            let ended = session::Entity::find_by_id(session).one(ctx.store().read()).await?;
+            let ended = session::Entity::find_by_id(session).one(ctx.loaders().db()).await?;
             ended.map(SignIn).ok_or(Error::NotFound("session"))
         })
         .await

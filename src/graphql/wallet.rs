@@ -190,7 +190,7 @@ impl Account {
             let window = PageArgs { first, after, last, before }.window(&NEWEST_LINE)?;
             let period = Period::read(ctx, self.0.id, &filter).await?;
             let lines = period.lines(self.0.id).filter(filter.of_transfers()?);
-            let page = window.read(ctx.store().read(), lines, &NEWEST_LINE).await?;
+            let page = window.read(ctx.loaders().db(), lines, &NEWEST_LINE).await?;
             Ok(Some(Statement { period, lines: page.into() }))
         })
         .await
@@ -348,7 +348,7 @@ impl Period {
             if let Some(at) = at {
                 lines = lines.filter(entry::Column::CreatedAt.lt(at.0));
             }
-            let newest = lines.order_by_desc(entry::Column::Version).one(ctx.store().read()).await?;
+            let newest = lines.order_by_desc(entry::Column::Version).one(ctx.loaders().db()).await?;
             Ok::<_, crate::error::Error>(newest.map_or((0, 0), |line| (line.version, line.current)))
         };
         let (after, opening) = if filter.from.is_some() { before(filter.from).await? } else { (0, 0) };
@@ -614,7 +614,7 @@ pub(super) async fn find_transfer(ctx: &Context<'_>, id: TransferId) -> Result<O
         let Some(viewer) = ctx.viewer() else { return Ok(None) };
         found = found.filter(touches(&accounts_of(viewer)));
     }
-    Ok(found.one(ctx.store().read()).await?.map(Transfer))
+    Ok(found.one(ctx.loaders().db()).await?.map(Transfer))
 }
 
 #[derive(Default)]
@@ -643,7 +643,7 @@ impl WalletQuery {
             }
             list = list.filter(filter.condition()?);
             let window = PageArgs { first, after, last, before }.window(&NEWEST)?;
-            Ok(Some(window.read(ctx.store().read(), list, &NEWEST).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &NEWEST).await?.into()))
         })
         .await
     }

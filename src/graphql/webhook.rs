@@ -66,7 +66,7 @@ impl Webhook {
         maybe(ctx, async {
             let window = PageArgs { first, after, last, before }.window(&NEWEST)?;
             let list = delivery::Entity::find().filter(delivery::Column::AgentId.eq(self.agent.id));
-            Ok(Some(window.read(ctx.store().read(), list, &NEWEST).await?.into()))
+            Ok(Some(window.read(ctx.loaders().db(), list, &NEWEST).await?.into()))
         })
         .await
     }

@@ -207,7 +207,7 @@ impl WorkQuery {
     ) -> Option<Answer<Vec<WorkOffer>>> {
         maybe(ctx, async {
             ctx.caller().with_scope(Scope::Read)?;
-            let agent = verbs::controlled(ctx.store().read(), ctx.caller(), parse_id(&agent_id, "agentId")?).await?;
+            let agent = verbs::controlled(ctx.loaders().db(), ctx.caller(), parse_id(&agent_id, "agentId")?).await?;
             agents::see(ctx.store(), &agent).await?;
             let wait = wait.map_or(Span::ZERO, |wait| wait.0);
             if wait > LONGEST_WAIT {
@@ -346,7 +346,7 @@ impl WorkSubscription {
             ctx.caller().with_scope(Scope::Read)?;
             let agent: AgentId = parse_id(&agent_id, "agentId")?;
             let follow = ctx.store().follow(Topic::Agent(agent), after.map(|cursor| cursor.0)).await?;
-            let agent = verbs::controlled(ctx.store().read(), ctx.caller(), agent).await?;
+            let agent = verbs::controlled(ctx.loaders().db(), ctx.caller(), agent).await?;
             agents::see(ctx.store(), &agent).await?;
             let shows: Filter = Box::new(|event| event.kind == Kind::WorkOffered);
             let offers = events(follow, shows, |_| false, ctx.request_id().to_owned());

@@ -18,6 +18,7 @@ mod keep;
 pub(crate) mod keys;
 mod once;
 mod outage;
+mod replica;
 mod schema;
 mod work;
 
@@ -53,6 +54,7 @@ pub use keep::Aged;
 pub use keys::MissingKey;
 pub use once::{Answer, Once, OnceRefused, answered, keep};
 pub use outage::is_outage;
+pub use replica::{Following, MAX_LAG};
 pub use schema::{Difference, SchemaRefused};
 pub use work::{Work, derived_uuid, first_id};
 
@@ -103,6 +105,7 @@ pub(crate) enum Notice {
 struct Inner {
     writer: DatabaseConnection,
     reader: DatabaseConnection,
+    replica: Option<replica::Replica>,
     backend: DbBackend,
     clock: Clock,
     entropy: Entropy,
@@ -144,6 +147,7 @@ impl Store {
                 statements.fetch_add(1, Ordering::Relaxed);
             });
         }
+        let replica = replica::Replica::open(storage, &statements)?;
         let backend = writer.get_database_backend();
         let hub = events::Hub::new();
         let patience = storage.acquire_timeout.saturating_mul(WRITER_PATIENCE);
@@ -153,6 +157,7 @@ impl Store {
         let inner = Inner {
             writer,
             reader,
+            replica,
             backend,
             clock,
             entropy,

@@ -99,15 +99,18 @@ impl Documents {
     }
 
     /// The parsed document, which keeps the limits.
-    pub(super) fn find(&self, wanted: &Wanted) -> Result<Arc<ExecutableDocument>, Fault> {
+    ///
+    /// `hash` is that of the request, if its text is at hand or it names one: it takes a while to reckon, and once is enough.
+    pub(super) fn find(&self, wanted: &Wanted, hash: Option<[u8; 32]>) -> Result<Arc<ExecutableDocument>, Fault> {
         if let Some(trusted) = &self.trusted {
             return trusted.find(wanted);
         }
         match wanted {
-            Wanted::Text(text) => Ok(self.guard.check(text)?),
-            Wanted::Both(text, hash) => {
-                let document = self.guard.check(text)?;
-                if read_hash(hash) == Some(hash_of(text)) {
+            Wanted::Text(text) => Ok(self.guard.check_as(text, hash.unwrap_or_else(|| hash_of(text)))?),
+            Wanted::Both(text, said) => {
+                let of_text = hash.unwrap_or_else(|| hash_of(text));
+                let document = self.guard.check_as(text, of_text)?;
+                if read_hash(said) == Some(of_text) {
                     Ok(document)
                 } else {
                     let message = "The hash of the document is not the SHA-256 of `query`.";
@@ -204,7 +207,7 @@ mod tests {
     }
 
     fn found(documents: &Documents, wanted: &Wanted) -> Result<(), String> {
-        documents.find(wanted).map(|_| ()).map_err(|fault| fault.code.into_owned())
+        documents.find(wanted, wanted.hash()).map(|_| ()).map_err(|fault| fault.code.into_owned())
     }
 
     fn hex_of(text: &str) -> String {

@@ -78,11 +78,15 @@ impl Guard {
 
     /// Parses a document that keeps the limits, or says which one it breaks.
     pub fn check(&self, text: &str) -> Result<Arc<ExecutableDocument>, Rejected> {
-        scan(text, &self.limits)?;
-        let hash: [u8; 32] = Sha256::digest(text).into();
+        self.check_as(text, Sha256::digest(text).into())
+    }
+
+    /// The same for a text whose SHA-256 is known already.
+    pub(super) fn check_as(&self, text: &str, hash: [u8; 32]) -> Result<Arc<ExecutableDocument>, Rejected> {
         if let Some(known) = self.known(&hash) {
             return Ok(known);
         }
+        scan(text, &self.limits)?;
         let document = parse_query(text).map_err(|error| syntax(&error))?;
         measure(&document, &self.limits)?;
         self.integers.check(&document)?;

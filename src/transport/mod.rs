@@ -22,6 +22,7 @@ mod http;
 mod integers;
 mod listen;
 mod operation;
+mod passed;
 mod places;
 mod probe;
 mod sse;
@@ -71,6 +72,7 @@ pub use assets::has_console;
 use budget::Budgets;
 use document::Documents;
 use listen::House;
+use passed::Passed;
 use places::{Holder, Place, Places};
 use probe::{Probe, Readiness};
 use tls::Certificate;
@@ -97,6 +99,7 @@ const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 struct Edge {
     app: App,
     schema: Schema,
+    passed: Passed,
     documents: Documents,
     readiness: Readiness,
     /// Queries and mutations that run, by caller.
@@ -172,6 +175,7 @@ struct RequestId(String);
 pub fn router(app: App, schema: Schema) -> Result<Router> {
     let config = app.config();
     let address_header = config.http.address_header.as_deref().map(HeaderName::try_from).transpose();
+    let sdl = graphql::sdl();
     let edge = Edge {
         documents: Documents::open(config)?,
         readiness: Readiness::default(),
@@ -181,7 +185,8 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
         streams: Places::default(),
         networks: Places::default(),
         address_header: address_header.map_err(Error::internal)?,
-        sdl: graphql::sdl().into(),
+        passed: Passed::new(graphql::schema_of_the_valid(&app), &sdl)?,
+        sdl: sdl.into(),
         schema,
         app,
     };

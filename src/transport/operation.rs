@@ -110,6 +110,7 @@ fn variables<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Variab
 }
 
 /// A request that keeps the limits, with the one operation of its document that it is about.
+#[derive(Clone)]
 pub(super) struct Operation {
     pub(super) kind: OperationType,
     /// The name that the client gave.
@@ -125,9 +126,15 @@ pub(super) struct Operation {
 
 impl Operation {
     /// Checks the parameters up to what needs the schema.
+    #[cfg(test)]
     pub(super) fn new(documents: &Documents, parameters: Parameters) -> Result<Self, Fault> {
-        let document = documents.find(&parameters.document)?;
         let hash = parameters.document.hash();
+        Self::of(documents, parameters, hash)
+    }
+
+    /// The same where the hash of the document is known already.
+    fn of(documents: &Documents, parameters: Parameters, hash: Option<[u8; 32]>) -> Result<Self, Fault> {
+        let document = documents.find(&parameters.document, hash)?;
         let name = parameters.operation_name.filter(|name| !name.is_empty());
         let operation = select(&document, name.as_deref())?;
         require_variables(&operation.node, &parameters.variables)?;
@@ -193,7 +200,8 @@ impl Operation {
         false
     }
 
-    /// As the executor takes it, with the place where it will say which fields were answered before.
+    /// As the executor takes it, with the place where it will say which fields were answered before, and whether it reads from the
+    /// replica, which it does only if it may.
     fn into_request(
         self,
         edge: &Edge,
@@ -201,14 +209,16 @@ impl Operation {
         request_id: &str,
         budget: Option<Budget>,
         remarks: Remarks,
-    ) -> (Request, Replays) {
+        from_replica: bool,
+    ) -> (Request, (Replays, bool)) {
         let mut request = Request::new(String::new()).variables(self.variables);
         request.operation_name = self.name;
         request.set_parsed_query(self.document);
         let session = Session::new(edge.app.clone(), caller, request_id.to_owned());
+        let session = if from_replica { session.from_replica() } else { session };
         let session = session.with_budget(budget).with_remarks(remarks);
-        let replays = session.replays();
-        (request.data(session), replays)
+        let told = (session.replays(), session.reads_replica());
+        (request.data(session), told)
     }
 }
 
@@ -257,7 +267,7 @@ impl Edge {
     /// Checks the parameters up to what needs the schema.
     pub(super) fn read(&self, parameters: Parameters, caller: &Caller) -> Result<Operation, Fault> {
         let (document, name) = (parameters.document.hash(), parameters.operation_name.clone());
-        Operation::new(&self.documents, parameters).inspect_err(|fault| {
+        Operation::of(&self.documents, parameters, document).inspect_err(|fault| {
             let actor = caller.user_id();
             Trail::rejected(Known { kind: None, name, document, actor, points: None }, fault);
         })
@@ -310,10 +320,26 @@ impl Edge {
         let taken = self.charge(Holder::of(&caller, origin), points)?;
         let budget = taken.as_ref().map(|taken| self.budget(taken, points));
         let limit = self.app.config().limits.execution;
-        let (request, replays) = operation.into_request(self, caller, request_id, budget, trail.remarks());
-        let schema = self.schema.clone();
+        let key =
+            operation.hash.map(|document| self.passed.key(&document, operation.name.as_deref(), &operation.variables));
+        let passed = key.as_ref().and_then(|key| self.passed.schema_for(key));
+        let to_remember = key.filter(|_| passed.is_none());
+        let schema = passed.unwrap_or(&self.schema).clone();
+        let query = kind == OperationType::Query;
+        // A query that the replica fails is answered by the database itself.
+        let again = (query && self.app.store().replica().is_some()).then(|| (operation.clone(), caller.clone()));
+        let (request, (replays, behind)) =
+            operation.into_request(self, caller, request_id, budget, trail.remarks(), query);
+        let again = again.filter(|_| behind).map(|(operation, caller)| {
+            operation.into_request(self, caller, request_id, budget, trail.remarks(), false).0
+        });
+        let store = self.app.store().clone();
         let work = bounded(limit, async move {
-            let response = schema.execute(request).await;
+            let mut response = schema.execute(request).await;
+            if let Some(request) = again.filter(|_| went(&response) == RequestOutcome::ServerError) {
+                store.replica_failed();
+                response = schema.execute(request).await;
+            }
             drop(place);
             response
         });
@@ -331,6 +357,9 @@ impl Edge {
             )),
         };
         let outcome = outcome.map(|mut response| {
+            if let Some(key) = to_remember.filter(|_| response.errors.is_empty()) {
+                self.passed.remember(key);
+            }
             complete(&mut response, request_id);
             tell_replays(&mut response, &replays);
             let actual = cost::actual(kind, &response.data, points);
@@ -432,7 +461,7 @@ impl Edge {
         let points = operation.points;
         let taken = self.charge(Holder::of(&caller, origin), points).inspect_err(|fault| trail.faulted(fault))?;
         let budget = taken.as_ref().map(|taken| self.budget(taken, points));
-        let (request, _) = operation.into_request(self, caller, request_id, budget, trail.remarks());
+        let (request, _) = operation.into_request(self, caller, request_id, budget, trail.remarks(), false);
         let counted = Counted::new(&self.app);
         let responses = self.schema.execute_stream(request).boxed();
         Ok(Following { responses, counted, trail, request_id: request_id.to_owned(), started: false })

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     app::App,
     error::{Error, Result},
+    store::Following,
 };
 
 /// How long one look at the database is good for: probes come often and from several sides.
@@ -58,18 +59,22 @@ struct Check {
     name: &'static str,
     /// What is wrong, if anything is.
     fault: Option<String>,
+    /// What there is to know that keeps no request away.
+    note: Option<String>,
     millis: u64,
 }
 
 impl Check {
     fn new(name: &'static str, started: Instant, fault: Option<String>) -> Self {
-        Self { name, fault, millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX) }
+        let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Self { name, fault, note: None, millis }
     }
 
     fn json(&self) -> Value {
-        match &self.fault {
-            None => json!({ "name": self.name, "status": "ok", "ms": self.millis }),
-            Some(fault) => json!({ "name": self.name, "status": "failed", "ms": self.millis, "reason": fault }),
+        match (&self.fault, &self.note) {
+            (None, None) => json!({ "name": self.name, "status": "ok", "ms": self.millis }),
+            (None, Some(note)) => json!({ "name": self.name, "status": "ok", "ms": self.millis, "note": note }),
+            (Some(fault), _) => json!({ "name": self.name, "status": "failed", "ms": self.millis, "reason": fault }),
         }
     }
 }
@@ -80,6 +85,7 @@ impl Readiness {
         let mut checks = vec![Check::new("draining", Instant::now(), draining)];
         checks.extend(self.database(app).await);
         checks.push(books(app).await);
+        checks.extend(replica(app));
         checks
     }
 
@@ -139,6 +145,17 @@ async fn books(app: &App) -> Check {
         }
     };
     Check::new("ledger", started, fault)
+}
+
+/// The copy of the database for reading, if there is one. The service does without it.
+fn replica(app: &App) -> Option<Check> {
+    let note = match app.store().following()? {
+        Following::Close(lag) => format!("it is {} ms behind at most", lag.as_millis()),
+        Following::Behind => "it is too far behind; nobody reads there".to_owned(),
+        // Why is for the log.
+        Following::Away(_) => "it does not answer; nobody reads there".to_owned(),
+    };
+    Some(Check { note: Some(note), ..Check::new("replica", Instant::now(), None) })
 }
 
 /// `GET /health`: the process lives. It asks nothing of anything, so that a slow database does not get the process killed.

@@ -73,6 +73,8 @@ mod permission;
 #[cfg(test)]
 mod race;
 #[cfg(test)]
+mod read;
+#[cfg(test)]
 mod release;
 #[cfg(test)]
 mod reputation;
