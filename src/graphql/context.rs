@@ -17,6 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     error::{Answer, Payload, fault, user_error},
+    live::{Delivery, Looks},
     loader::Loaders,
     user::{ApiScope, UserRole},
 };
@@ -94,6 +95,8 @@ pub struct Session {
     replays: Replays,
     remarks: Remarks,
     budget: Option<Budget>,
+    delivery: Option<Delivery>,
+    looks: Looks,
 }
 
 impl Session {
@@ -101,8 +104,8 @@ impl Session {
     #[must_use]
     pub fn new(app: App, caller: Caller, request_id: String) -> Self {
         let loaders = Loaders::new(app.store().clone(), false);
-        let (replays, remarks) = Default::default();
-        Self { app, caller, request_id, loaders, replays, remarks, budget: None }
+        let (replays, remarks, looks) = Default::default();
+        Self { app, caller, request_id, loaders, replays, remarks, budget: None, delivery: None, looks }
     }
 
     /// The same request, which only reads and may read what is a few seconds old. Only who is not signed in cannot miss anything there
@@ -131,6 +134,23 @@ impl Session {
         Self { budget, ..self }
     }
 
+    /// The same request, whose events are delivered like this.
+    #[must_use]
+    pub fn with_delivery(self, delivery: Delivery) -> Self {
+        Self { delivery: Some(delivery), ..self }
+    }
+
+    /// What its resolvers look at.
+    #[must_use]
+    pub fn looks(&self) -> Looks {
+        self.looks.clone()
+    }
+
+    /// How its events are delivered, if by others than the executor.
+    pub(super) fn delivery(&self) -> Option<&Delivery> {
+        self.delivery.as_ref()
+    }
+
     /// Where it will say which of its fields were answered before.
     #[must_use]
     pub fn replays(&self) -> Replays {
@@ -151,6 +171,7 @@ pub(super) trait Ask {
     }
 
     fn caller(&self) -> &Caller {
+        self.session().looks.at_caller();
         &self.session().caller
     }
 
@@ -168,6 +189,7 @@ pub(super) trait Ask {
 
     /// What the caller may still spend; nothing where nobody is limited.
     fn budget(&self) -> Option<Budget> {
+        self.session().looks.at_budget();
         self.session().budget
     }
 

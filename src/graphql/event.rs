@@ -17,9 +17,10 @@ use super::{
     agent::{Agent, AgentRuntime},
     auction::{Auction, Bid},
     channel::Channel,
-    context::{Ask, answer, maybe, parse_id, requires, role, scopes},
+    context::{Ask, maybe, parse_id, requires, role, scopes},
     delegation::Delegation,
     error::{Answer, Fault, fault},
+    live::{Item, Lines, followed},
     page::{DEFAULT_PAGE, MAX_PAGE, PageInfo, list_cost},
     scalar::{Credits, DateTime, Duration, EventCursor, Points},
     task::Task,
@@ -967,13 +968,8 @@ async fn has_seen_the_end(store: &Store, topic: Topic, after: Option<Cursor>, en
 /// What a stream lets through.
 pub(super) type Filter = Box<dyn Fn(&Model) -> bool + Send + Sync>;
 
-/// The stream of what a subscription follows, up to the event that ends it.
-pub(super) fn events(
-    follow: Follow,
-    shows: Filter,
-    ends: fn(Kind) -> bool,
-    request_id: String,
-) -> BoxStream<'static, Answer<Event>> {
+/// The lines of what a subscription follows, up to the event that ends it.
+pub(super) fn events(follow: Follow, shows: Filter, ends: fn(Kind) -> bool, request_id: String) -> Lines {
     struct State {
         follow: Follow,
         shows: Filter,
@@ -987,12 +983,12 @@ pub(super) fn events(
                 Ok(line) => {
                     state.over = ends(line.event.kind);
                     if (state.shows)(&line.event) {
-                        return Some((Ok(line.into()), state));
+                        return Some((Item(Ok(line)), state));
                     }
                 }
                 Err(error) => {
                     state.over = true;
-                    return Some((Err(fault(&error, &state.request_id)), state));
+                    return Some((Item(Err(fault(&error, &state.request_id))), state));
                 }
             }
         }
@@ -1099,7 +1095,7 @@ impl EventSubscription {
         #[graphql(desc = "The auction, `auc_…`.")] auction_id: ID,
         #[graphql(desc = "Begin behind this event; from now on when it is left out.")] after: Option<EventCursor>,
     ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
-        answer(ctx, async {
+        followed(ctx, async {
             let auction: AuctionId = parse_id(&auction_id, "auctionId")?;
             let (topic, after) = (Topic::Auction(auction), after.map(|cursor| cursor.0));
             let follow = ctx.store().follow(topic, after).await?;
@@ -1122,7 +1118,7 @@ impl EventSubscription {
         #[graphql(desc = "Which events.")] filter: Option<MarketEventFilter>,
         #[graphql(desc = "Begin behind this event; from now on when it is left out.")] after: Option<EventCursor>,
     ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
-        answer(ctx, async {
+        followed(ctx, async {
             let follow = ctx.store().follow(Topic::Market, after.map(|cursor| cursor.0)).await?;
             let MarketEventFilter { kinds, agent_id } = filter.unwrap_or_default();
             let kinds: Option<Vec<Kind>> = kinds.map(|kinds| kinds.into_iter().map(Kind::from).collect());
@@ -1144,7 +1140,7 @@ impl EventSubscription {
         #[graphql(desc = "The task, `task_…`.")] task_id: ID,
         #[graphql(desc = "Begin behind this event; from now on when it is left out.")] after: Option<EventCursor>,
     ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
-        answer(ctx, async {
+        followed(ctx, async {
             ctx.caller().with_scope(Scope::Read)?;
             let task: TaskId = parse_id(&task_id, "taskId")?;
             let (topic, after) = (Topic::Task(task), after.map(|cursor| cursor.0));
@@ -1168,7 +1164,7 @@ impl EventSubscription {
         #[graphql(desc = "The delegation, `dlg_…`.")] delegation_id: ID,
         #[graphql(desc = "Begin behind this event; from now on when it is left out.")] after: Option<EventCursor>,
     ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
-        answer(ctx, async {
+        followed(ctx, async {
             ctx.caller().with_scope(Scope::Read)?;
             let delegation: DelegationId = parse_id(&delegation_id, "delegationId")?;
             let (topic, after) = (Topic::Delegation(delegation), after.map(|cursor| cursor.0));
@@ -1192,7 +1188,7 @@ impl EventSubscription {
         ctx: &Context<'_>,
         #[graphql(desc = "Begin behind this event; from now on when it is left out.")] after: Option<EventCursor>,
     ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
-        answer(ctx, async {
+        followed(ctx, async {
             let viewer = ctx.caller().with_scope(Scope::Read)?;
             let follow = ctx.store().follow(Topic::User(viewer), after.map(|cursor| cursor.0)).await?;
             let shows: Filter = Box::new(|event| settles(event.kind));
@@ -1208,7 +1204,7 @@ impl EventSubscription {
         #[graphql(desc = "The agent, `agent_…`.")] agent_id: ID,
         #[graphql(desc = "Begin behind this event; from now on when it is left out.")] after: Option<EventCursor>,
     ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
-        answer(ctx, async {
+        followed(ctx, async {
             let agent: AgentId = parse_id(&agent_id, "agentId")?;
             let follow = ctx.store().follow(Topic::Agent(agent), after.map(|cursor| cursor.0)).await?;
             ctx.loaders().agents(agent).await?.ok_or(Error::NotFound("agent"))?;

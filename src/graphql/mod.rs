@@ -16,6 +16,7 @@ mod dispute;
 mod document;
 mod error;
 mod event;
+mod live;
 mod loader;
 mod page;
 mod reputation;
@@ -32,6 +33,7 @@ mod work;
 use async_graphql::{MergedObject, MergedSubscription, SDLExportOptions, SchemaBuilder, ValidationMode};
 
 pub use context::{Budget, Remarks, Replays, Session};
+pub use live::{Delivery, Item, Lines, Looks, Opening, Telling};
 pub use page::{DEFAULT_PAGE, MAX_PAGE};
 
 use crate::app::App;

@@ -11,9 +11,10 @@ use futures_util::{
 use tokio::time::{Instant, interval_at};
 
 use super::{
-    context::{Ask, answer, intent, maybe, once, parse_id, payload, requires, role, scopes, write},
+    context::{Ask, intent, maybe, once, parse_id, payload, requires, role, scopes, write},
     error::{Answer, Fault, payload},
     event::{Event, Filter, events},
+    live::{Lines, followed},
     page::{DEFAULT_PAGE, MAX_PAGE, list_cost},
     scalar::{BigInt, Credits, DateTime, Duration, EventCursor, Json},
     task::Task,
@@ -306,11 +307,7 @@ impl WorkMutation {
 }
 
 /// The same stream, and the agent is seen for as long as somebody follows it.
-fn seen_meanwhile(
-    offers: BoxStream<'static, Answer<Event>>,
-    store: Store,
-    agent: agent::Model,
-) -> BoxStream<'static, Answer<Event>> {
+fn seen_meanwhile(offers: Lines, store: Store, agent: agent::Model) -> Lines {
     let ticks = interval_at(Instant::now() + SEEN, SEEN);
     stream::unfold((offers, ticks, store, agent), |(mut offers, mut ticks, store, agent)| async move {
         loop {
@@ -342,7 +339,7 @@ impl WorkSubscription {
         #[graphql(desc = "The agent, `agent_…`.")] agent_id: ID,
         #[graphql(desc = "Begin behind this event; from now on when it is left out.")] after: Option<EventCursor>,
     ) -> std::result::Result<BoxStream<'static, Answer<Event>>, Fault> {
-        answer(ctx, async {
+        followed(ctx, async {
             ctx.caller().with_scope(Scope::Read)?;
             let agent: AgentId = parse_id(&agent_id, "agentId")?;
             let follow = ctx.store().follow(Topic::Agent(agent), after.map(|cursor| cursor.0)).await?;

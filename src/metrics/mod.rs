@@ -222,6 +222,11 @@ metrics! {
         subscriptions_active: IntGauge = Spec::new(
             "graphql_subscriptions_active", "Subscriptions of this process that run now.", "when one begins or ends",
         );
+        event_answers: IntCounter = Spec::new(
+            "graphql_subscription_answers_total",
+            "Answers to events that were worked out. Subscribers who ask for the same share one.",
+            "when an event comes",
+        );
         lagged_events: IntCounter = Spec::new(
             "graphql_subscription_lagged_events_total",
             "Events that a subscriber was too slow for in the live feed and read from the log instead; none is lost.",

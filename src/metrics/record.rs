@@ -230,6 +230,11 @@ impl Metrics {
         Payment { metrics: self, began: Instant::now(), outcome: PaymentOutcome::Failed }
     }
 
+    /// Counts the answer to an event that is worked out, for one subscriber or for many.
+    pub(crate) fn event_answered(&self) {
+        self.event_answers.inc();
+    }
+
     /// Counts what the store alone notices.
     pub(crate) fn noticed(&self, notice: Notice) {
         match notice {

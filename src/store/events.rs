@@ -321,20 +321,11 @@ impl Follow {
                 return Some(Ok(line));
             }
             if self.replaying {
-                match self.store.lines(Some(self.topic), Some(self.last), PAGE).await {
-                    Ok(lines) => {
-                        if self.catching_up
-                            && let Err(expired) = self.store.keeps(self.last).await
-                        {
-                            return Some(Err(expired));
-                        }
-                        self.replaying = !lines.is_empty();
-                        self.catching_up &= self.replaying;
-                        self.replayed.extend(lines.into_iter().map(Arc::new));
-                    }
+                // Boxed: it is large, and whoever waits for the live feed would carry it.
+                match Box::pin(self.replay()).await {
+                    Ok(()) => continue,
                     Err(error) => return Some(Err(error)),
                 }
-                continue;
             }
             match self.receiver.as_mut()?.recv().await {
                 Ok(line) if line.cursor > self.last => {
@@ -349,6 +340,18 @@ impl Follow {
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }
+    }
+
+    /// Reads on in the log.
+    async fn replay(&mut self) -> Result<()> {
+        let lines = self.store.lines(Some(self.topic), Some(self.last), PAGE).await?;
+        if self.catching_up {
+            self.store.keeps(self.last).await?;
+        }
+        self.replaying = !lines.is_empty();
+        self.catching_up &= self.replaying;
+        self.replayed = lines.into_iter().map(Arc::new).collect();
+        Ok(())
     }
 }
 

@@ -21,6 +21,7 @@ pub mod guard;
 mod http;
 mod integers;
 mod listen;
+mod live;
 mod operation;
 mod passed;
 mod places;
@@ -72,6 +73,7 @@ pub use assets::has_console;
 use budget::Budgets;
 use document::Documents;
 use listen::House;
+use live::Shapes;
 use passed::Passed;
 use places::{Holder, Place, Places};
 use probe::{Probe, Readiness};
@@ -106,6 +108,8 @@ struct Edge {
     requests: Places,
     /// What callers may spend.
     budgets: Budgets,
+    /// What is followed by more than one.
+    shapes: Shapes,
     /// Room for sockets and event streams.
     room: Arc<Semaphore>,
     /// Sockets and event streams, by user.
@@ -181,6 +185,7 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
         readiness: Readiness::default(),
         requests: Places::default(),
         budgets: Budgets::new(config.limits.points, config.limits.points_per_second),
+        shapes: Shapes::default(),
         room: Arc::new(Semaphore::new(config.limits.sockets.min(Semaphore::MAX_PERMITS))),
         streams: Places::default(),
         networks: Places::default(),

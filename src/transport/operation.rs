@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_graphql::{
@@ -11,7 +12,7 @@ use async_graphql::{
     },
 };
 use axum::http::{HeaderValue, StatusCode};
-use futures_util::{FutureExt, StreamExt, stream::BoxStream};
+use futures_util::FutureExt;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tracing::Instrument;
@@ -23,6 +24,7 @@ use super::{
     cost,
     document::{Documents, Wanted},
     integers::unfit_variable,
+    live::{Following, Reader},
     places::Holder,
     trail::{Known, Trail},
 };
@@ -114,14 +116,14 @@ fn variables<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Variab
 pub(super) struct Operation {
     pub(super) kind: OperationType,
     /// The name that the client gave.
-    name: Option<String>,
-    document: ExecutableDocument,
-    variables: Variables,
+    pub(super) name: Option<String>,
+    pub(super) document: Arc<ExecutableDocument>,
+    pub(super) variables: Variables,
     /// What it costs at most, as far as can be told before it runs.
     points: u64,
     tell_cost: bool,
     /// The SHA-256 of the document's text, if the request says it.
-    hash: Option<[u8; 32]>,
+    pub(super) hash: Option<[u8; 32]>,
 }
 
 impl Operation {
@@ -141,7 +143,7 @@ impl Operation {
         let kind = operation.node.ty;
         let points = cost::reckoned(&document, &operation.node, &parameters.variables);
         let Parameters { variables, tell_cost, .. } = parameters;
-        Ok(Self { kind, name, document: ExecutableDocument::clone(&document), variables, points, tell_cost, hash })
+        Ok(Self { kind, name, document, variables, points, tell_cost, hash })
     }
 
     /// What there is to say of it before it runs.
@@ -161,7 +163,8 @@ impl Operation {
 
     /// The operation itself with the variables, to be changed.
     pub(super) fn parts_mut(&mut self) -> (Option<&mut OperationDefinition>, &mut Variables) {
-        let operation = match (&mut self.document.operations, self.name.as_deref()) {
+        let document = Arc::make_mut(&mut self.document);
+        let operation = match (&mut document.operations, self.name.as_deref()) {
             (DocumentOperations::Single(operation), _) => Some(operation),
             (DocumentOperations::Multiple(operations), Some(name)) => operations.get_mut(name),
             (DocumentOperations::Multiple(operations), None) => operations.values_mut().next(),
@@ -213,7 +216,7 @@ impl Operation {
     ) -> (Request, (Replays, bool)) {
         let mut request = Request::new(String::new()).variables(self.variables);
         request.operation_name = self.name;
-        request.set_parsed_query(self.document);
+        request.set_parsed_query(Arc::unwrap_or_clone(self.document));
         let session = Session::new(edge.app.clone(), caller, request_id.to_owned());
         let session = if from_replica { session.from_replica() } else { session };
         let session = session.with_budget(budget).with_remarks(remarks);
@@ -223,7 +226,7 @@ impl Operation {
 }
 
 /// The operation that the request is about.
-fn select<'a>(
+pub(super) fn select<'a>(
     document: &'a ExecutableDocument,
     name: Option<&str>,
 ) -> Result<&'a Positioned<OperationDefinition>, Fault> {
@@ -461,47 +464,20 @@ impl Edge {
         let points = operation.points;
         let taken = self.charge(Holder::of(&caller, origin), points).inspect_err(|fault| trail.faulted(fault))?;
         let budget = taken.as_ref().map(|taken| self.budget(taken, points));
-        let (request, _) = operation.into_request(self, caller, request_id, budget, trail.remarks(), false);
-        let counted = Counted::new(&self.app);
-        let responses = self.schema.execute_stream(request).boxed();
-        Ok(Following { responses, counted, trail, request_id: request_id.to_owned(), started: false })
-    }
-}
-
-/// A subscription under way.
-pub(super) struct Following {
-    responses: BoxStream<'static, Response>,
-    counted: Counted,
-    trail: Trail,
-    request_id: String,
-    started: bool,
-}
-
-impl Following {
-    /// The next answer with its errors completed; an error when the first one says that there will be no stream.
-    pub(super) async fn next(&mut self) -> Option<Result<Response, Vec<ServerError>>> {
-        let mut response = self.responses.next().instrument(self.trail.span().clone()).await?;
-        complete(&mut response, &self.request_id);
-        if !self.started && did_not_start(&response) {
-            self.counted.went = went(&response);
-            self.trail.answered(&response, self.counted.went.value());
-            return Some(Err(response.errors));
-        }
-        self.started = true;
-        Some(Ok(response))
+        Ok(Following::new(self, operation, Reader { caller, request_id: request_id.to_owned(), budget }, trail))
     }
 }
 
 /// A subscription as the metrics see it: active until this is dropped, and then one more request.
-struct Counted {
+pub(super) struct Counted {
     app: App,
-    went: RequestOutcome,
+    pub(super) went: RequestOutcome,
     started: Instant,
     _active: metrics::Open,
 }
 
 impl Counted {
-    fn new(app: &App) -> Self {
+    pub(super) fn new(app: &App) -> Self {
         let active = app.metrics().subscription();
         Self { app: app.clone(), went: RequestOutcome::Ok, started: Instant::now(), _active: active }
     }
@@ -515,14 +491,14 @@ impl Drop for Counted {
 
 /// Whether a subscription's first response says that there will be no stream: the errors are about the request or about the
 /// one field itself, and there is no data.
-fn did_not_start(response: &Response) -> bool {
+pub(super) fn did_not_start(response: &Response) -> bool {
     response.data == async_graphql::Value::Null
         && !response.errors.is_empty()
         && response.errors.iter().all(|error| error.path.len() <= 1)
 }
 
 /// How a completed answer is counted: what is wrong with us outweighs what is wrong with the request.
-fn went(response: &Response) -> RequestOutcome {
+pub(super) fn went(response: &Response) -> RequestOutcome {
     let ours = |error: &ServerError| {
         let code = error.extensions.as_ref().and_then(|extensions| extensions.get("code"));
         let ours = [code::INTERNAL, code::TIMEOUT, code::UNAVAILABLE];

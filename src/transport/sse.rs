@@ -21,8 +21,8 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 
 use async_graphql::{
-    Name, Positioned, Response as Answer, Value,
-    parser::types::{Field, OperationType, Selection, SelectionSet},
+    Name, Positioned, Value,
+    parser::types::{OperationType, Selection},
 };
 use axum::{
     body::{Body, Bytes},
@@ -41,19 +41,18 @@ use super::{
     Edge, Open, Origin,
     answer::{Fault, is_request_error},
     auth,
+    live::Stopped,
     operation::{Operation, panicked},
     places::{Holder, Place},
 };
 use crate::{
     caller::Caller,
     metrics::{Limited, SocketKind},
+    store::Cursor,
 };
 
 /// The media type of an event stream.
 pub(super) const MEDIA_TYPE: &str = "text/event-stream; charset=utf-8";
-/// Under which name the executor is asked for the cursor of an event. No client can want this name for anything: names that begin
-/// like it belong to GraphQL itself.
-const CURSOR: &str = "__cursor_of_event_stream";
 /// Tells proxies that gather what they pass on not to.
 const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
@@ -78,8 +77,10 @@ pub(super) fn open(edge: &Edge, mut operation: Operation, follower: Follower) ->
     let held = edge.open(follower.origin, SocketKind::EventStream);
     let held = held.and_then(|open| Ok((open, place().ok_or_else(crowded)?)));
     let held = held.inspect_err(|fault| operation.rejected(&follower.caller, fault))?;
-    if operation.kind == OperationType::Subscription {
-        with_cursor(&mut operation, follower.last_event_id.as_deref());
+    if operation.kind == OperationType::Subscription
+        && let Some(last) = &follower.last_event_id
+    {
+        begin_behind(&mut operation, last);
     }
     let (frames, queued) = mpsc::channel(edge.limits().queue.max(1));
     let streaming = Streaming { edge: edge.clone(), follower, frames, _held: held };
@@ -107,26 +108,12 @@ fn response(body: Body) -> Response {
     response
 }
 
-/// Asks for the cursor of every event, and to begin behind the one that the client knows. Every subscription has both: the field
-/// `cursor` and the argument `after`.
-fn with_cursor(operation: &mut Operation, last_event_id: Option<&str>) {
+/// Asks to begin behind the event that the client knows. Every subscription has the argument for it, `after`.
+fn begin_behind(operation: &mut Operation, last_event_id: &str) {
     let (Some(operation), variables) = operation.parts_mut() else { return };
     let Some(root) = operation.selection_set.node.items.first_mut() else { return };
     let at = root.pos;
     let Selection::Field(Positioned { node: root, .. }) = &mut root.node else { return };
-    // Without a selection the document is wrong, and shall be told so.
-    if root.selection_set.node.items.is_empty() {
-        return;
-    }
-    let cursor = Field {
-        alias: Some(Positioned::new(Name::new(CURSOR), at)),
-        name: Positioned::new(Name::new("cursor"), at),
-        arguments: Vec::new(),
-        directives: Vec::new(),
-        selection_set: Positioned::new(SelectionSet::default(), at),
-    };
-    root.selection_set.node.items.push(Positioned::new(Selection::Field(Positioned::new(cursor, at)), at));
-    let Some(last_event_id) = last_event_id else { return };
     let after = root.arguments.iter_mut().find(|(name, _)| name.node.as_str() == "after");
     let known = Value::String(last_event_id.to_owned());
     match after.map(|(_, value)| &mut value.node) {
@@ -138,16 +125,6 @@ fn with_cursor(operation: &mut Operation, last_event_id: Option<&str>) {
         None => {
             root.arguments.push((Positioned::new(Name::new("after"), at), Positioned::new(known.into_value(), at)));
         }
-    }
-}
-
-/// Takes the cursor out of an answer that was asked for it.
-fn take_cursor(answer: &mut Answer) -> Option<String> {
-    let Value::Object(data) = &mut answer.data else { return None };
-    let Some(Value::Object(event)) = data.values_mut().next() else { return None };
-    match event.shift_remove(CURSOR) {
-        Some(Value::String(cursor)) => Some(cursor),
-        Some(_) | None => None,
     }
 }
 
@@ -213,13 +190,19 @@ impl Streaming {
         if operation.kind != OperationType::Subscription {
             let executing = self.edge.execute(operation, caller.clone(), *origin, request_id);
             let answer = self.alive_until(executing).await?;
-            return self.next(answer).await;
+            let text = if is_request_error(&answer) {
+                json!({ "errors": answer.errors }).to_string()
+            } else {
+                serde_json::to_string(&answer).map_err(Fault::internal)?
+            };
+            return self.next(None, &text).await;
         }
         let mut following = self.edge.follow(operation, caller.clone(), *origin, request_id)?;
-        while let Some(answer) = self.alive_until(following.next()).await {
-            match answer {
-                Ok(answer) => self.next(answer).await?,
-                Err(errors) => {
+        while let Some(told) = self.alive_until(following.next(&self.edge)).await {
+            match told {
+                Ok(told) => self.next(told.cursor, &told.text).await?,
+                Err(Stopped::Failed(fault)) => return Err(fault),
+                Err(Stopped::Refused(errors)) => {
                     self.send(None, &json!({ "errors": errors }).to_string()).await;
                     return Ok(());
                 }
@@ -239,22 +222,17 @@ impl Streaming {
         }
     }
 
-    async fn next(&self, mut answer: Answer) -> Result<(), Fault> {
-        let cursor = take_cursor(&mut answer);
-        let text = if is_request_error(&answer) {
-            json!({ "errors": answer.errors }).to_string()
-        } else {
-            serde_json::to_string(&answer).map_err(Fault::internal)?
-        };
-        if let Some(fault) = self.edge.too_long(text.len()) {
+    /// Sends a response that is JSON already.
+    async fn next(&self, cursor: Option<Cursor>, response: &str) -> Result<(), Fault> {
+        if let Some(fault) = self.edge.too_long(response.len()) {
             return Err(fault);
         }
-        self.send(cursor.as_deref(), &text).await;
+        self.send(cursor, response).await;
         Ok(())
     }
 
     /// Sends one `next`. The text is JSON and has no line ends.
-    async fn send(&self, id: Option<&str>, text: &str) {
+    async fn send(&self, id: Option<Cursor>, text: &str) {
         let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
         self.push(format!("event: next\n{id}data: {text}\n\n")).await;
     }
@@ -269,6 +247,8 @@ impl Streaming {
 
 #[cfg(test)]
 mod tests {
+    use async_graphql::parser::types::Field;
+
     use super::*;
     use crate::{config::Config, transport::document::Documents};
 
@@ -285,37 +265,17 @@ mod tests {
     }
 
     #[test]
-    fn every_event_is_asked_for_its_cursor() {
-        let mut plain = operation(json!({ "query": "subscription { a { b } }" }));
-        with_cursor(&mut plain, None);
-        let field = root(&mut plain);
-        assert_eq!((field.selection_set.node.items.len(), field.arguments.len()), (2, 0));
-        let mut empty = operation(json!({ "query": "subscription { a }" }));
-        with_cursor(&mut empty, Some("7"));
-        assert!(root(&mut empty).selection_set.node.items.is_empty());
-    }
-
-    #[test]
     fn what_the_client_knows_goes_before_what_its_document_says() {
         for query in ["subscription { a { b } }", "subscription { a(after: \"3\") { b } }"] {
             let mut literal = operation(json!({ "query": query }));
-            with_cursor(&mut literal, Some("7"));
+            begin_behind(&mut literal, "7");
             let field = root(&mut literal);
             assert_eq!(field.arguments.len(), 1);
             assert_eq!(field.get_argument("after").unwrap().node.to_string(), "\"7\"");
         }
         let query = "subscription($from: C) { a(after: $from) { b } }";
         let mut variable = operation(json!({ "query": query, "variables": { "from": "3" } }));
-        with_cursor(&mut variable, Some("7"));
+        begin_behind(&mut variable, "7");
         assert_eq!(variable.parts_mut().1.get("from"), Some(&Value::String("7".to_owned())));
-    }
-
-    #[test]
-    fn the_cursor_is_taken_out_of_the_answer() {
-        let event = async_graphql::value!({ "a": { "b": 1, "__cursor_of_event_stream": "7" } });
-        let mut answer = Answer::new(event);
-        assert_eq!(take_cursor(&mut answer).as_deref(), Some("7"));
-        assert_eq!(answer.data, async_graphql::value!({ "a": { "b": 1 } }));
-        assert_eq!(take_cursor(&mut answer), None);
     }
 }

@@ -47,7 +47,7 @@ use futures_util::{
     FutureExt, SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::mpsc,
@@ -61,6 +61,7 @@ use super::{
     Edge, Open, Origin, RequestId,
     answer::{Fault, code, is_request_error},
     auth,
+    live::Stopped,
     operation::{Parameters, panicked, parent_of},
     places::{Holder, Place},
 };
@@ -348,14 +349,15 @@ impl Conversation {
                     self.send(Message::Ping(Vec::new().into())).await;
                 }
                 _ = recheck.tick() => {
-                    if let Err(close) = self.recheck().await {
+                    if let Err(close) = Box::pin(self.recheck()).await {
                         return Some(close);
                     }
                 }
                 Some(_) = self.tasks.join_next() => {}
                 message = stream.next() => {
                     heard = Instant::now();
-                    match self.hear(message?).await {
+                    // Boxed: what a message sets in motion is large and soon over, and the socket lives long.
+                    match Box::pin(self.hear(message?)).await {
                         Ok(true) => {}
                         Ok(false) => return None,
                         Err(close) => return Some(close),
@@ -624,21 +626,27 @@ impl Running {
                 .edge
                 .follow(operation, caller, self.origin, &self.request_id)
                 .map_err(|fault| self.errors(&fault))?;
-            while let Some(response) = following.next().await {
-                self.next(&response.map_err(|errors| json!(errors))?).await?;
+            while let Some(told) = following.next(&self.edge).await {
+                match told {
+                    Ok(told) => self.next(&told.text).await?,
+                    Err(Stopped::Refused(errors)) => return Err(json!(errors)),
+                    Err(Stopped::Failed(fault)) => return Err(self.errors(&fault)),
+                }
             }
             return Ok(());
         }
-        let executed = self.edge.execute(operation, caller, self.origin, &self.request_id).await;
+        let executed = Box::pin(self.edge.execute(operation, caller, self.origin, &self.request_id)).await;
         let response = executed.map_err(|fault| self.errors(&fault))?;
         if is_request_error(&response) {
             return Err(json!(response.errors));
         }
+        let response = serde_json::to_string(&response).map_err(|error| self.errors(&Fault::internal(error)))?;
         self.next(&response).await
     }
 
-    async fn next(&self, response: &async_graphql::Response) -> Result<(), Value> {
-        let text = Next::text(&self.id, response).map_err(|error| self.errors(&Fault::internal(error)))?;
+    /// Sends a response that is JSON already.
+    async fn next(&self, response: &str) -> Result<(), Value> {
+        let text = next(&self.id, response);
         if let Some(fault) = self.edge.too_long(text.len()) {
             return Err(self.errors(&fault));
         }
@@ -652,19 +660,9 @@ impl Running {
     }
 }
 
-/// A `next` message. It is written straight from the response, whose fields stand in the order in which they were asked for.
-#[derive(Serialize)]
-struct Next<'a> {
-    id: &'a str,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    payload: &'a async_graphql::Response,
-}
-
-impl Next<'_> {
-    fn text(id: &str, payload: &async_graphql::Response) -> serde_json::Result<String> {
-        serde_json::to_string(&Next { id, kind: "next", payload })
-    }
+/// A `next` message around a response. The fields of the response stand in the order in which they were asked for.
+fn next(id: &str, response: &str) -> String {
+    format!(r#"{{"id":{},"type":"next","payload":{response}}}"#, Value::from(id))
 }
 
 fn text(message: &Value) -> Message {
@@ -721,8 +719,8 @@ mod tests {
     #[test]
     fn fields_stand_in_the_order_in_which_they_were_asked_for() {
         let response = async_graphql::Response::new(async_graphql::value!({ "z": 1, "a": { "y": 2, "b": 3 } }));
-        let text = Next::text("1", &response).unwrap();
-        assert_eq!(text, r#"{"id":"1","type":"next","payload":{"data":{"z":1,"a":{"y":2,"b":3}}}}"#);
+        let text = next("a\"b", &serde_json::to_string(&response).unwrap());
+        assert_eq!(text, r#"{"id":"a\"b","type":"next","payload":{"data":{"z":1,"a":{"y":2,"b":3}}}}"#);
     }
 
     #[tokio::test]

@@ -59,6 +59,8 @@ mod idempotency;
 #[cfg(test)]
 mod ledger;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod matrix;
 #[cfg(test)]
 mod meter;

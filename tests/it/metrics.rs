@@ -26,7 +26,7 @@ use zerostate::{
     transport,
 };
 
-use crate::world::{Client, PATIENCE, Socket, World, crashing, sample, send};
+use crate::world::{Client, Frame, PATIENCE, Socket, World, crashing, sample, send};
 
 /// What depends on the speed of this machine or on a formula that has tests of its own. Beside each of these something else is
 /// compared: that it was observed is its count.
@@ -562,8 +562,24 @@ async fn every_metric_moves_when_its_thing_happens_and_by_how_much_it_did() {
             true,
         )
         .await;
-    drop((socket, second));
     let store = world.app.store();
+    // What was written before the stream began is not told; what is told was worked out.
+    let mut told = async || {
+        loop {
+            let event = Event::new(Kind::AuctionExtended, Payload::default());
+            let record = async |work: &mut zerostate::store::Work| {
+                work.record(event);
+                Ok(())
+            };
+            store.write(Caller::System, record).await.unwrap();
+            if let Some(Frame::Message(message)) = socket.receive_within(Duration::from_secs(1)).await {
+                return message;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, told()).await.unwrap()["type"], "next");
+    proof.moved("an event", &[("graphql_subscription_answers_total", 1.0)]).await;
+    drop((socket, second));
     let closed = async || {
         while read(&world.app.metrics().render().unwrap())["sockets_open{kind=\"websocket\"}"] > 0.0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
