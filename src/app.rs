@@ -101,8 +101,11 @@ impl App {
         let auth = Auth::open(config.auth.clone(), keys, &config.data, store.entropy())?;
         let modules = Modules::open(&config.modules_url).map_err(Error::internal)?;
         let concurrent_runs = u32::try_from(config.execution.concurrency).unwrap_or(u32::MAX);
-        let sandbox =
-            Sandbox::new(SandboxConfig { concurrent_runs, ..SandboxConfig::default() }).map_err(Error::internal)?;
+        let sandbox = Sandbox::keeping(
+            SandboxConfig { concurrent_runs, ..SandboxConfig::default() },
+            &config.data.join("compiled"),
+        )
+        .map_err(Error::internal)?;
         let metrics = Arc::new(Metrics::new()?);
         let work_waits = Arc::new(Notify::new());
         let (messages_wait, step_ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

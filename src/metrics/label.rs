@@ -122,7 +122,7 @@ label! {
     /// How a try to deliver a webhook message went.
     WebhookOutcome = "outcome" { Delivered = "delivered", Retried = "retried", GivenUp = "given_up", }
     /// Whether a module was ready to run.
-    ModuleCache = "cache" { Hit = "hit", Compiled = "compiled", }
+    ModuleCache = "cache" { Hit = "hit", Read = "read", Compiled = "compiled", }
     /// How much of the books an audit looks at.
     AuditReach = "reach" { Recent = "recent", Whole = "whole", }
     /// The kind of a GraphQL operation.

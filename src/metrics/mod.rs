@@ -297,7 +297,7 @@ metrics! {
             "For how long the oldest webhook message is due that nobody has tried, market-wide; aggregate with max.", SAMPLED,
         );
         sandbox_modules: Of<IntCounter, ModuleCache> = Spec::new(
-            "sandbox_modules_total", "Modules that a run asked for: ready in the cache, or compiled.", "when they are asked for",
+            "sandbox_modules_total", "Modules that a run asked for: ready in memory, read from the disk, or compiled.", "when they are asked for",
         );
         sockets_open: Of<IntGauge, SocketKind> = Spec::new(
             "sockets_open", "WebSockets and event streams of this process that are open now.", "when one opens or closes",

@@ -248,6 +248,7 @@ impl Metrics {
     pub(crate) fn module_asked(&self, asked: Asked) {
         let cache = match asked {
             Asked::Ready => ModuleCache::Hit,
+            Asked::Read => ModuleCache::Read,
             Asked::Compiled => ModuleCache::Compiled,
         };
         self.sandbox_modules.at(cache).inc();

@@ -67,7 +67,7 @@ impl Guard {
     }
 
     /// The same for documents that are about a schema.
-    pub(super) fn over(self, sdl: &str) -> error::Result<Self> {
+    pub fn over(self, sdl: &str) -> error::Result<Self> {
         Ok(Self { integers: Integers::of(sdl)?, ..self })
     }
 

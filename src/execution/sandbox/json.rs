@@ -17,7 +17,7 @@ use super::world::{Capture, Guest};
 use crate::agent::modules::SET_UP;
 
 /// Runs a guest on its input. At most `limit` bytes of a result are read, and as much of a reason as the log has room for.
-pub(super) fn call(
+pub(super) async fn call(
     store: &mut Store<Guest>,
     instance: &Instance,
     input: &[u8],
@@ -26,19 +26,19 @@ pub(super) fn call(
 ) -> wasmtime::Result<Vec<u8>> {
     let memory = instance.get_memory(&mut *store, "memory").ok_or(Fault::MissingEntryPoint)?;
     if let Some(name) = SET_UP.into_iter().find(|name| instance.get_func(&mut *store, name).is_some()) {
-        function::<(), ()>(store, instance, name)?.call(&mut *store, ())?;
+        function::<(), ()>(store, instance, name)?.call_async(&mut *store, ()).await?;
     }
 
     let len = u32::try_from(input.len()).map_err(|_| Fault::OutOfMemory)?;
     // Allocating nothing is undefined in the allocators of some languages.
-    let at = function::<u32, u32>(store, instance, "alloc_memory")?.call(&mut *store, len.max(1))?;
+    let at = function::<u32, u32>(store, instance, "alloc_memory")?.call_async(&mut *store, len.max(1)).await?;
     let place = within(&memory, store, at, len).filter(|_| at != 0);
     let place = place.ok_or(Fault::BadPointer { function: "alloc_memory", at, bytes: len.into() })?;
     place.copy_from_slice(input);
 
-    let status = function::<(u32, u32), i32>(store, instance, "execute")?.call(&mut *store, (at, len))?;
-    let at = function::<(), u32>(store, instance, "get_result_ptr")?.call(&mut *store, ())?;
-    let len = function::<(), u32>(store, instance, "get_result_len")?.call(&mut *store, ())?;
+    let status = function::<(u32, u32), i32>(store, instance, "execute")?.call_async(&mut *store, (at, len)).await?;
+    let at = function::<(), u32>(store, instance, "get_result_ptr")?.call_async(&mut *store, ()).await?;
+    let len = function::<(), u32>(store, instance, "get_result_len")?.call_async(&mut *store, ()).await?;
     let result = within(&memory, store, at, len);
     if status != 0 {
         logs.keep(result.as_deref().unwrap_or_default());

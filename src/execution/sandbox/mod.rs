@@ -3,7 +3,7 @@
 //! ```text
 //! run ─ compiled before? ─ no ─► load, check the SHA-256, compile (one at a time per module) ─┐
 //!              └ yes ────────────────────────────────────────────────────────────────────────┴► a free slot
-//!   ─► a fresh instance on its own thread ─► the guest reads its input, gives its output, ends ─► Run
+//!   ─► a fresh instance on a stack of its own ─► the guest reads its input, gives its output, ends ─► Run
 //! ```
 //!
 //! A guest is called in one of three ways, which its exports decide: as a WASI preview 1 command, through the four functions of
@@ -12,7 +12,8 @@
 //!
 //! What must always hold:
 //! - A guest can take no more time, memory, stack, output or log than its [`Limits`], whatever it does, its start function
-//!   and its sleeping included; and it takes them on a thread of its own, never on one that serves requests.
+//!   and its sleeping included. A thread that serves requests gives it one slice, [`SLICE`]; what is not over then goes on
+//!   on a thread of its own.
 //! - A guest sees its input and nothing else: no files, no network, no environment. Its clock and its randomness are made
 //!   from the request, so the same request gives the same output, the same logs and the same fuel on every machine. Only
 //!   the wall clock limit depends on the machine, as the net under the others.
@@ -23,10 +24,17 @@
 //! The epoch is a counter that a thread raises a hundred times a second; compiled code compares it at every loop and call,
 //! and then the elapsed time decides. Both are on: fuel is the meter, the epoch is the brake.
 //!
+//! **Threads.** Most guests are over in some microseconds, less than it takes to wake another thread. So a guest begins where
+//! it was asked for, on a stack of its own from the pool, and is put down after a slice: the same stack then goes on on a thread
+//! that may be blocked. Components begin there, since what the WASI library does for them blocks.
+//!
+//! **Compiled code** is kept in memory, and in a folder where there is one (`disk.rs`), so that the next process need not compile.
+//!
 //! **Sleeping.** A guest that waits is not made to wait: `poll_oneoff` moves its private clock forward and returns. If that
 //! takes the private clock past the wall limit, the run ends as out of time, at once and without holding a slot.
 
 mod component;
+mod disk;
 mod json;
 #[cfg(test)]
 mod tests;
@@ -34,15 +42,20 @@ mod world;
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::component::Component;
 use wasmtime::{
@@ -53,12 +66,17 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p2::bindings::sync::CommandPre;
 
 use crate::agent::modules::{self, FEATURES, Interface, Invalid};
+use disk::Disk;
 use world::{Capture, Guest, WhenFull};
 
 /// How often the epoch moves. A guest is stopped at most about this long after its wall limit.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The largest stack that fits the threads of the runtime, which have 2 MiB by default, with room for our own frames.
+/// How much fuel a guest has on a thread that serves requests: some tenths of a millisecond.
+const SLICE: u64 = 1_000_000;
+
+/// The largest stack that fits the stacks of the engine and the threads of the runtime, which have 2 MiB by default, with room for
+/// our own frames.
 const MAX_STACK: usize = 1 << 20;
 
 /// The parts of a component that one run may have. A core module is one instance with one memory and at most four tables; a
@@ -106,7 +124,8 @@ pub struct SandboxConfig {
     pub concurrent_runs: u32,
     /// Modules that are compiled at the same time. Default 1: compiling is the one heavy thing that a stranger can cause.
     pub concurrent_compiles: u32,
-    /// Compiled code that is kept, in bytes; the modules unused for longest go first. Default 256 MiB.
+    /// Compiled code that is kept in memory, in bytes; the modules unused for longest go first. Default 256 MiB. As much is kept
+    /// on disk, where there is a folder for it; the oldest go first there.
     pub cache_bytes: u64,
     /// Stack of a guest, in bytes, the same for every run; at most 1 MiB. Default 1 MiB.
     pub stack_bytes: usize,
@@ -263,6 +282,7 @@ struct Inner {
     compiled: Cache<[u8; 32], Arc<OnceCell<Prepared>>>,
     runs: Arc<Semaphore>,
     compiles: Arc<Semaphore>,
+    disk: Option<Disk>,
     on_asked: OnceLock<AskedHook>,
 }
 
@@ -271,8 +291,10 @@ type AskedHook = Box<dyn Fn(Asked) + Send + Sync>;
 /// How a module was found that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// It was compiled before.
+    /// It was compiled before, by this process.
     Ready,
+    /// It was compiled before, by another, and read from the disk.
+    Read,
     /// It had to be compiled.
     Compiled,
 }
@@ -320,6 +342,23 @@ impl Sandbox {
     /// # Errors
     /// [`SandboxError::Engine`] when the processor is not supported, no thread can be started, or the stack is too large.
     pub fn new(config: SandboxConfig) -> Result<Self, SandboxError> {
+        Self::open(config, None)
+    }
+
+    /// As [`Sandbox::new`], and keeps compiled code in a folder, which it makes where it is not there. Whoever can write to that
+    /// folder can run any code with the rights of this process, so a folder that others can write to is not used; nor is
+    /// one that cannot be made. That is told in the log, and what would be read is compiled.
+    ///
+    /// # Errors
+    /// Those of [`Sandbox::new`].
+    pub fn keeping(config: SandboxConfig, folder: &Path) -> Result<Self, SandboxError> {
+        let disk = Disk::open(folder, config.cache_bytes).inspect_err(|error| {
+            tracing::warn!(folder = %folder.display(), %error, "compiled modules are not kept on disk, so each start compiles them again");
+        });
+        Self::open(config, disk.ok())
+    }
+
+    fn open(config: SandboxConfig, disk: Option<Disk>) -> Result<Self, SandboxError> {
         if config.stack_bytes > MAX_STACK {
             return Err(SandboxError::Engine(
                 format!("the stack of a guest can have at most {MAX_STACK} bytes").into(),
@@ -328,11 +367,16 @@ impl Sandbox {
         let slots = config.concurrent_runs.max(1);
         // With the pool an instance takes memory that is already mapped, about a quarter of the time of mapping anew. It
         // reserves some gigabytes of addresses a slot, though not memory, which a container or a ulimit may forbid.
-        let engine = match Engine::new(&engine_config(&config, Some(pool(slots)))) {
+        let settings = |pool| {
+            let mut settings = engine_config(&config, pool);
+            settings.cache(disk.as_ref().map(Disk::cache));
+            settings
+        };
+        let engine = match Engine::new(&settings(Some(pool(slots)))) {
             Ok(engine) => engine,
             Err(error) => {
                 tracing::warn!(%error, "no room for a pool of instances: each run maps its own memory, which is slower");
-                Engine::new(&engine_config(&config, None)).map_err(engine_error)?
+                Engine::new(&settings(None)).map_err(engine_error)?
             }
         };
         start_ticker(engine.weak())?;
@@ -350,6 +394,7 @@ impl Sandbox {
                 compiled: Cache::builder().max_capacity(config.cache_bytes >> 10).weigher(kibibytes).build(),
                 runs: permits(slots),
                 compiles: permits(config.concurrent_compiles),
+                disk,
                 on_asked: OnceLock::new(),
             }),
         })
@@ -397,15 +442,33 @@ impl Sandbox {
         };
         let permit = Arc::clone(&self.inner.runs).acquire_owned().await.map_err(|_| SandboxError::Interrupted)?;
         let given_up = GiveUp(Arc::new(AtomicBool::new(false)));
-        let watched = Arc::clone(&given_up.0);
-        let engine = self.inner.engine.clone();
-        let ended = tokio::task::spawn_blocking(move || {
-            let ended = execute(&engine, &ready, request, watched);
-            // The slot is free only now: the store is gone and its memory is back in the pool.
-            drop(permit);
-            ended
-        });
-        ended.await.map_err(interrupted)?
+        let call = Call::new(&self.inner.engine, &ready, request, Arc::clone(&given_up.0))?;
+        // The slot is free only when the store is gone and its memory is back in the pool.
+        let begun = match ready {
+            Ready::Component(ready) => tokio::task::spawn_blocking(move || {
+                let ended = call.component(&ready);
+                drop(permit);
+                ended
+            }),
+            Ready::Command(ready) | Ready::Json(ready) => {
+                let ended = AssertUnwindSafe(async move {
+                    let ended = call.module(&ready).await;
+                    drop(permit);
+                    ended
+                });
+                let mut ended = Box::pin(ended.catch_unwind());
+                let slice = poll_fn(|context| Poll::Ready(ended.as_mut().poll(context))).await;
+                if let Poll::Ready(ended) = slice {
+                    return ended.unwrap_or_else(|_| Err(SandboxError::Engine("the host panicked".into())));
+                }
+                let runtime = Handle::current();
+                tokio::task::spawn_blocking(move || {
+                    let ended = runtime.block_on(ended);
+                    ended.unwrap_or_else(|_| Err(SandboxError::Engine("the host panicked".into())))
+                })
+            }
+        };
+        begun.await.map_err(interrupted)?
     }
 
     async fn prepare<F, L, E>(&self, sha256: [u8; 32], load: F) -> Result<Prepared, SandboxError>
@@ -429,8 +492,12 @@ impl Sandbox {
                 if <[u8; 32]>::from(Sha256::digest(&wasm)) != sha256 {
                     return Err(SandboxError::HashMismatch);
                 }
-                inner.asked(Asked::Compiled);
-                Ok(inner.compile(&wasm))
+                let (prepared, read) = match &inner.disk {
+                    Some(disk) => disk.compile(&inner.engine, &sha256, || inner.compile(&wasm)),
+                    None => (inner.compile(&wasm), false),
+                };
+                inner.asked(if read { Asked::Read } else { Asked::Compiled });
+                Ok(prepared)
             });
             compiled.await.map_err(interrupted)?
         };
@@ -513,6 +580,7 @@ fn pool(slots: u32) -> PoolingAllocationConfig {
         .total_core_instances(slots.saturating_mul(instances))
         .total_memories(slots.saturating_mul(memories))
         .total_tables(slots.saturating_mul(tables))
+        .total_stacks(slots)
         .max_core_instances_per_component(instances)
         .max_memories_per_component(memories)
         .max_tables_per_component(tables)
@@ -571,81 +639,106 @@ enum Stop {
     GivenUp,
 }
 
-fn execute(engine: &Engine, ready: &Ready, request: Request, given_up: Arc<AtomicBool>) -> Result<Run, SandboxError> {
-    let Request { sha256: _, input, limits, now, seed } = request;
-    let started = stopwatch();
-    let output = Capture::new(limits.output_bytes, WhenFull::Stop);
-    let logs = Capture::new(limits.log_bytes, WhenFull::Drop);
-    // A guest with the JSON interface has no business with the standard streams: what it prints is its log.
-    let (stdin, stdout) = match ready {
-        Ready::Json(_) => (Bytes::new(), &logs),
-        Ready::Command(_) | Ready::Component(_) => (input.clone(), &output),
-    };
-    let guest = Guest::new(stdin, stdout.clone(), logs.clone(), &limits, now, seed);
-    let mut store = Store::new(engine, guest);
-    store.limiter(|guest| &mut guest.meter);
-    store.set_fuel(limits.fuel).map_err(engine_error)?;
-    if let Ready::Component(_) = ready {
-        store.set_hostcall_fuel(MAX_HANDED_OVER);
-    }
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| {
-        if given_up.load(Ordering::Relaxed) {
-            Err(Stop::GivenUp.into())
-        } else if started.elapsed() >= limits.wall {
-            Err(Stop::Time.into())
-        } else {
-            Ok(UpdateDeadline::Continue(1))
-        }
-    });
-
-    // The start functions, if there are any, run within `instantiate`, under the same limits.
-    let ended = match ready {
-        Ready::Command(ready) => instantiate(ready, &mut store).and_then(|instance| {
-            let ran = instance.get_typed_func::<(), ()>(&mut store, "_start");
-            ran.and_then(|start| start.call(&mut store, ())).map_err(while_called)
-        }),
-        Ready::Json(ready) => instantiate(ready, &mut store).and_then(|instance| {
-            let result = json::call(&mut store, &instance, &input, limits.output_bytes, &logs).map_err(while_called)?;
-            output.set(result);
-            Ok(())
-        }),
-        Ready::Component(ready) => match ready.instantiate(&mut store) {
-            Ok(command) => component::call(&mut store, &command).map_err(while_called),
-            Err(error) => Err((Phase::Instantiate, error)),
-        },
-    };
-
-    let usage = Usage {
-        fuel: limits.fuel.saturating_sub(store.get_fuel().map_err(engine_error)?),
-        peak_memory_bytes: u64::try_from(store.data().meter.peak_bytes).unwrap_or(u64::MAX),
-        wall: started.elapsed(),
-    };
-    let refused = store.data().meter.refused;
-    drop(store);
-
-    let fault = match ended {
-        Ok(()) => None,
-        Err((phase, error)) => match (judge(phase, error, refused, limits.output_bytes)?, ready) {
-            // A command that exits has ended; through the JSON interface that is an end before the result.
-            (None, Ready::Json(_)) => Some(Fault::NoResult),
-            (fault, _) => fault,
-        },
-    };
-    let outcome = match fault {
-        // The guest may have swallowed the failure of its write and ended cleanly; what it wrote is incomplete all the same.
-        None if output.overflowed() => Err(Fault::OutputTooLarge { limit: limits.output_bytes }),
-        None => Ok(output.take()),
-        Some(fault) => Err(fault),
-    };
-    Ok(Run { outcome, logs: logs.into_text(), usage })
+/// One run, from the store to the result.
+struct Call {
+    store: Store<Guest>,
+    input: Bytes,
+    output: Capture,
+    logs: Capture,
+    limits: Limits,
+    started: Instant,
+    json: bool,
 }
 
-fn instantiate(
-    ready: &InstancePre<Guest>,
-    store: &mut Store<Guest>,
-) -> Result<wasmtime::Instance, (Phase, wasmtime::Error)> {
-    ready.instantiate(store).map_err(|error| (Phase::Instantiate, error))
+impl Call {
+    fn new(engine: &Engine, ready: &Ready, request: Request, given_up: Arc<AtomicBool>) -> Result<Self, SandboxError> {
+        let Request { sha256: _, input, limits, now, seed } = request;
+        let started = stopwatch();
+        let output = Capture::new(limits.output_bytes, WhenFull::Stop);
+        let logs = Capture::new(limits.log_bytes, WhenFull::Drop);
+        let json = matches!(ready, Ready::Json(_));
+        // A guest with the JSON interface has no business with the standard streams: what it prints is its log.
+        let (stdin, stdout) = if json { (Bytes::new(), &logs) } else { (input.clone(), &output) };
+        let guest = Guest::new(stdin, stdout.clone(), logs.clone(), &limits, now, seed);
+        let mut store = Store::new(engine, guest);
+        store.limiter(|guest| &mut guest.meter);
+        store.set_fuel(limits.fuel).map_err(engine_error)?;
+        let component = matches!(ready, Ready::Component(_));
+        if component {
+            store.set_hostcall_fuel(MAX_HANDED_OVER);
+        } else {
+            store.fuel_async_yield_interval(Some(SLICE)).map_err(engine_error)?;
+        }
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(move |_| {
+            if given_up.load(Ordering::Relaxed) {
+                Err(Stop::GivenUp.into())
+            } else if started.elapsed() >= limits.wall {
+                Err(Stop::Time.into())
+            } else if component {
+                Ok(UpdateDeadline::Continue(1))
+            } else {
+                // Calls into the host take time but little fuel, so that the slice may be over by the clock too.
+                Ok(UpdateDeadline::Yield(1))
+            }
+        });
+        Ok(Self { store, input, output, logs, limits, started, json })
+    }
+
+    /// Runs a module. It lets go after each slice.
+    async fn module(mut self, ready: &InstancePre<Guest>) -> Result<Run, SandboxError> {
+        let ended = self.call(ready).await;
+        self.end(ended)
+    }
+
+    async fn call(&mut self, ready: &InstancePre<Guest>) -> Result<(), (Phase, wasmtime::Error)> {
+        let store = &mut self.store;
+        // The start functions, if there are any, run within, under the same limits.
+        let instance = ready.instantiate_async(&mut *store).await.map_err(|error| (Phase::Instantiate, error))?;
+        if self.json {
+            let called = json::call(store, &instance, &self.input, self.limits.output_bytes, &self.logs).await;
+            self.output.set(called.map_err(while_called)?);
+            return Ok(());
+        }
+        let start = instance.get_typed_func::<(), ()>(&mut *store, "_start").map_err(while_called)?;
+        start.call_async(&mut *store, ()).await.map_err(while_called)
+    }
+
+    /// Runs a component, on a thread that may be blocked.
+    fn component(mut self, ready: &CommandPre<Guest>) -> Result<Run, SandboxError> {
+        let ended = match ready.instantiate(&mut self.store) {
+            Ok(command) => component::call(&mut self.store, &command).map_err(while_called),
+            Err(error) => Err((Phase::Instantiate, error)),
+        };
+        self.end(ended)
+    }
+
+    fn end(self, ended: Result<(), (Phase, wasmtime::Error)>) -> Result<Run, SandboxError> {
+        let Self { store, input: _, output, logs, limits, started, json } = self;
+        let usage = Usage {
+            fuel: limits.fuel.saturating_sub(store.get_fuel().map_err(engine_error)?),
+            peak_memory_bytes: u64::try_from(store.data().meter.peak_bytes).unwrap_or(u64::MAX),
+            wall: started.elapsed(),
+        };
+        let refused = store.data().meter.refused;
+        drop(store);
+
+        let fault = match ended {
+            Ok(()) => None,
+            Err((phase, error)) => match judge(phase, error, refused, limits.output_bytes)? {
+                // A command that exits has ended; through the JSON interface that is an end before the result.
+                None if json => Some(Fault::NoResult),
+                fault => fault,
+            },
+        };
+        let outcome = match fault {
+            // The guest may have swallowed the failure of its write and ended cleanly; what it wrote is incomplete all the same.
+            None if output.overflowed() => Err(Fault::OutputTooLarge { limit: limits.output_bytes }),
+            None => Ok(output.take()),
+            Some(fault) => Err(fault),
+        };
+        Ok(Run { outcome, logs: logs.into_text(), usage })
+    }
 }
 
 fn while_called(error: wasmtime::Error) -> (Phase, wasmtime::Error) {

@@ -36,7 +36,14 @@ const MAX_RESOURCES: usize = 1_000;
 
 /// What the host keeps for one guest.
 pub(super) struct Guest {
-    pub(super) wasi: WasiP1Ctx,
+    /// What the WASI library keeps. It is made when it is first asked for: a guest with the JSON interface mostly never does, and making
+    /// it costs as much as a short run.
+    wasi: Option<WasiP1Ctx>,
+    stdin: Bytes,
+    stdout: Capture,
+    stderr: Capture,
+    start: Duration,
+    seed: [u8; 32],
     pub(super) meter: Meter,
     pub(super) clock: Arc<PrivateClock>,
     /// What a component waits for within one call.
@@ -56,36 +63,47 @@ impl Guest {
         now: DateTime<Utc>,
         seed: [u8; 32],
     ) -> Self {
-        let clock = Arc::new(PrivateClock::default());
-        let mut wasi = WasiCtxBuilder::new()
-            .arg(PROGRAM_NAME)
-            .stdin(MemoryInputPipe::new(stdin))
-            .stdout(stdout)
-            .stderr(stderr)
-            .monotonic_clock(Monotonic(Arc::clone(&clock)))
-            .wall_clock(Calendar { start: since_1970(now), clock: Arc::clone(&clock) })
-            .secure_random(Seeded::new(seed))
-            .insecure_random(Seeded::new(seed))
-            .insecure_random_seed(u128::from_le_bytes(Seeded::new(seed).bytes()))
-            .max_random_size(MAX_RANDOM.into())
-            .build_p1();
-        wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self {
-            wasi,
+            wasi: None,
+            stdin,
+            stdout,
+            stderr,
+            start: since_1970(now),
+            seed,
             meter: Meter::new(limits),
-            clock,
+            clock: Arc::default(),
             waiting: Waiting::default(),
             random: Seeded::new(seed),
             calendar_nanos: nanos(since_1970(now)),
             wall_nanos: nanos(limits.wall),
         }
     }
+
+    fn wasi(&mut self) -> &mut WasiP1Ctx {
+        let Self { wasi, stdin, stdout, stderr, start, seed, clock, .. } = self;
+        wasi.get_or_insert_with(|| {
+            let mut wasi = WasiCtxBuilder::new()
+                .arg(PROGRAM_NAME)
+                .stdin(MemoryInputPipe::new(stdin.clone()))
+                .stdout(stdout.clone())
+                .stderr(stderr.clone())
+                .monotonic_clock(Monotonic(Arc::clone(clock)))
+                .wall_clock(Calendar { start: *start, clock: Arc::clone(clock) })
+                .secure_random(Seeded::new(*seed))
+                .insecure_random(Seeded::new(*seed))
+                .insecure_random_seed(u128::from_le_bytes(Seeded::new(*seed).bytes()))
+                .max_random_size(MAX_RANDOM.into())
+                .build_p1();
+            wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
+            wasi
+        })
+    }
 }
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        self.wasi.ctx()
+        self.wasi().ctx()
     }
 }
 
@@ -302,7 +320,7 @@ impl OutputStream for Capture {
 
 /// Defines what a guest may import: WASI preview 1, with three functions of our own in place of the usual ones.
 pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    p1::add_to_linker_sync(linker, |guest: &mut Guest| &mut guest.wasi)?;
+    p1::add_to_linker_async(linker, Guest::wasi)?;
     linker.allow_shadowing(true);
     // The usual one takes codes above 125 for a fault of the caller's; here every code is the guest's to choose.
     linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {

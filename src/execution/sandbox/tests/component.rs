@@ -199,9 +199,11 @@ async fn memories_of_one_component_count_together() {
     let mut linker = wasmtime::component::Linker::new(&engine);
     link(&mut linker).unwrap();
     let made = Component::from_binary(&engine, &modules(3)).unwrap();
-    let ready = Ready::Component(CommandPre::new(linker.instantiate_pre(&made).unwrap()).unwrap());
+    let ready = CommandPre::new(linker.instantiate_pre(&made).unwrap()).unwrap();
     let limits = Limits { memory_bytes: 1 << 30, ..short() };
-    assert!(execute(&engine, &ready, request(&Bytes::new(), b"", limits), Arc::default()).is_err());
+    let call =
+        Call::new(&engine, &Ready::Component(ready.clone()), request(&Bytes::new(), b"", limits), Arc::default());
+    assert!(call.unwrap().component(&ready).is_err());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod component;
+mod disk;
 mod samples;
 
 use super::*;
@@ -392,7 +393,8 @@ async fn without_a_pool_everything_works_as_well() {
     let module = Module::from_binary(&engine, &command(LOOP)).unwrap();
     let ready = linker.instantiate_pre(&module).unwrap();
     let wanted = request(&Bytes::new(), b"", short());
-    let run = execute(&engine, &Ready::Command(ready), wanted, Arc::default()).unwrap();
+    let call = Call::new(&engine, &Ready::Command(ready.clone()), wanted, Arc::default()).unwrap();
+    let run = call.module(&ready).await.unwrap();
     assert_eq!(run.outcome, Err(Fault::OutOfFuel));
 }
 
@@ -400,4 +402,36 @@ async fn without_a_pool_everything_works_as_well() {
 fn a_stack_that_does_not_fit_is_refused() {
     let config = SandboxConfig { stack_bytes: 2 << 20, ..SandboxConfig::default() };
     assert!(matches!(Sandbox::new(config), Err(SandboxError::Engine(_))));
+}
+
+#[tokio::test]
+async fn a_guest_that_is_put_down_goes_on_where_it_was() {
+    // Counts past many slices, on whichever threads, and gives the count.
+    let counter = command(
+        r#"(func (export "_start") (local $n i32)
+            (loop $more
+                (local.set $n (i32.add (local.get $n) (i32.const 1)))
+                (br_if $more (i32.lt_u (local.get $n) (i32.const 3000000))))
+            (i32.store (i32.const 16) (local.get $n))
+            (call $print (i32.const 1) (i32.const 16) (i32.const 4)))"#,
+    );
+    let sandbox = sandbox();
+    let first = run_in(&sandbox, &counter, b"", short()).await;
+    assert_eq!(first.outcome, Ok(Bytes::copy_from_slice(&3_000_000_u32.to_le_bytes())));
+    assert!(first.usage.fuel > 10 * SLICE);
+    assert_eq!(run_in(&sandbox, &counter, b"", short()).await.usage.fuel, first.usage.fuel);
+}
+
+#[tokio::test]
+async fn a_guest_that_is_over_in_a_slice_wakes_no_other_thread() {
+    let sandbox = sandbox();
+    let quick = command(r#"(func (export "_start"))"#);
+    assert!(run_in(&sandbox, &quick, b"", short()).await.outcome.is_ok());
+    // The module is ready now, so a single look must be enough.
+    let wanted = request(&quick, b"", short());
+    let mut run = Box::pin(sandbox.run(wanted, async || Ok::<_, Infallible>(Bytes::new())));
+    let Poll::Ready(run) = poll_fn(|context| Poll::Ready(run.as_mut().poll(context))).await else {
+        panic!("it went to another thread");
+    };
+    assert!(run.unwrap().outcome.is_ok());
 }
