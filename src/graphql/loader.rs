@@ -37,7 +37,7 @@ use crate::{
     auction::page::{self, Shown},
     error::{Error, Result},
     reputation::{Standing, standings},
-    store::Store,
+    store::{Store, padded},
 };
 
 /// Whoever waits for the value of a key.
@@ -186,7 +186,7 @@ macro_rules! by_column {
             self.$name
                 .load(key, |keys| {
                     async move {
-                        let chosen = $noun::Column::$column.is_in(padded(&keys));
+                        let chosen = $noun::Column::$column.is_in(padded(keys.iter().copied()));
                         let rows = $noun::Entity::find().filter(chosen).all(self.db()).await?;
                         Ok(rows.into_iter().map(|row| (row.$field, row)).collect())
                     }
@@ -275,7 +275,7 @@ impl Loaders {
                 async move {
                     let live = bid::Column::Status.eq(bid::Status::Active).or(bid::Column::Rank.eq(1));
                     let rows = bid::Entity::find()
-                        .filter(bid::Column::AuctionId.is_in(padded(&auctions)))
+                        .filter(bid::Column::AuctionId.is_in(padded(auctions.iter().copied())))
                         .filter(live)
                         .all(self.db())
                         .await?;
@@ -309,7 +309,7 @@ impl Loaders {
                             .and_where(Expr::col((later, document::Column::Kind)).eq(kind))
                             .to_owned();
                         let rows = document::Entity::find()
-                            .filter(document::Column::TaskId.is_in(padded(&tasks)))
+                            .filter(document::Column::TaskId.is_in(padded(tasks.iter().copied())))
                             .filter(document::Column::Kind.eq(kind))
                             .filter(document::Column::Version.in_subquery(last))
                             .all(self.db())
@@ -478,8 +478,8 @@ impl Loaders {
                                 .to(agent::Column::Id)
                                 .into(),
                         )
-                        .filter(task::Column::RequesterId.is_in(padded(&requesters)))
-                        .filter(owner.clone().is_in(padded(&owners)))
+                        .filter(task::Column::RequesterId.is_in(padded(requesters.iter().copied())))
+                        .filter(owner.clone().is_in(padded(owners.iter().copied())))
                         .filter(task::Column::Status.is_in([task::Status::Completed, task::Status::Refunded]))
                         .group_by(task::Column::RequesterId)
                         .group_by(owner)
@@ -574,13 +574,4 @@ fn grouped<P, W: Eq + Hash>(keys: Vec<(P, W)>) -> HashMap<W, Vec<P>> {
         groups.entry(which).or_default().push(parent);
     }
     groups
-}
-
-/// The keys, the last one repeated up to the next power of two: few texts of statements are then prepared and kept.
-fn padded<K: Copy + Into<Value>>(keys: &[K]) -> impl Iterator<Item = K> + use<K> {
-    let wanted = keys.len().next_power_of_two();
-    let keys = keys.to_vec();
-    let last = keys.last().copied();
-    let missing = wanted.saturating_sub(keys.len());
-    keys.into_iter().chain(last.into_iter().cycle().take(missing))
 }
