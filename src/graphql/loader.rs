@@ -23,7 +23,6 @@ use entity::{
 use futures_util::{FutureExt, future::BoxFuture};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseConnection, EntityTrait, ExprTrait, JoinType, QueryFilter, QuerySelect,
-    Value,
     sea_query::{Alias, Expr, Query, SelectStatement},
 };
 use tokio::sync::oneshot;
