@@ -112,15 +112,14 @@ type Table = HashMap<Key, Weak<Shape>>;
 pub(super) struct Shapes(Arc<Mutex<Table>>);
 
 impl Shapes {
-    /// The shape of an operation, shared with those who follow it already.
-    fn of(&self, operation: Operation, caller: &Caller) -> Arc<Shape> {
-        let key = Key::of(&operation, caller);
-        let Some(key) = key else { return Arc::new(Shape::new(operation, None)) };
+    /// The shape of a question, shared with those who ask it already.
+    fn of(&self, key: Option<Key>, question: &Question) -> Arc<Shape> {
+        let Some(key) = key else { return Arc::new(Shape::new(question, None)) };
         let mut table = lock(&self.0);
         if let Some(shape) = table.get(&key).and_then(Weak::upgrade) {
             return shape;
         }
-        let shape = Arc::new(Shape::new(operation, Some((key.clone(), Arc::downgrade(&self.0)))));
+        let shape = Arc::new(Shape::new(question, Some((key.clone(), Arc::downgrade(&self.0)))));
         table.insert(key, Arc::downgrade(&shape));
         shape
     }
@@ -133,11 +132,27 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The one answer to a line, or that it depends on who asks.
 type Answer = Arc<OnceCell<Option<Arc<str>>>>;
 
-/// What is followed, and the answers that are on their way.
-struct Shape {
+/// What is asked for.
+#[derive(Clone)]
+struct Question {
     document: Arc<ExecutableDocument>,
     operation: Option<String>,
     variables: Variables,
+}
+
+impl Question {
+    fn request(&self, session: Session) -> Request {
+        let mut request = Request::new(String::new()).variables(self.variables.clone());
+        request.operation_name.clone_from(&self.operation);
+        request.set_parsed_query(ExecutableDocument::clone(&self.document));
+        request.data(session)
+    }
+}
+
+/// What is followed, and the answers that are on their way.
+struct Shape {
+    /// As the first of its subscribers asked. Where that one wanted to begin is not for the others.
+    question: Question,
     /// Where it stands, if others may share it.
     listed: Option<(Key, Weak<Mutex<Table>>)>,
     answers: Mutex<VecDeque<(Weak<Line>, Answer)>>,
@@ -157,16 +172,8 @@ impl Drop for Shape {
 }
 
 impl Shape {
-    fn new(operation: Operation, listed: Option<(Key, Weak<Mutex<Table>>)>) -> Self {
-        let Operation { document, name, variables, .. } = operation;
-        Self { document, operation: name, variables, listed, answers: Mutex::default(), teller: Default::default() }
-    }
-
-    fn request(&self, session: Session) -> Request {
-        let mut request = Request::new(String::new()).variables(self.variables.clone());
-        request.operation_name.clone_from(&self.operation);
-        request.set_parsed_query(ExecutableDocument::clone(&self.document));
-        request.data(session)
+    fn new(question: &Question, listed: Option<(Key, Weak<Mutex<Table>>)>) -> Self {
+        Self { question: question.clone(), listed, answers: Mutex::default(), teller: Default::default() }
     }
 
     /// The place of the answer to a line that others may want too.
@@ -220,7 +227,7 @@ impl Teller {
         let telling = Telling::default();
         let session = reader.session(edge, remarks).with_delivery(Delivery::Telling(telling.clone()));
         let looks = session.looks();
-        Self { responses: edge.schema.execute_stream(shape.request(session)), telling, looks }
+        Self { responses: edge.schema.execute_stream(shape.question.request(session)), telling, looks }
     }
 
     async fn tell(&mut self, edge: &Edge, item: Item) -> Option<Response> {
@@ -265,6 +272,8 @@ pub(super) enum Stopped {
 pub(super) struct Following {
     shape: Arc<Shape>,
     reader: Reader,
+    /// Until it is opened, what this subscriber asked for: the place to begin behind is its own.
+    question: Option<Question>,
     /// `None` before it is opened.
     lines: Option<Lines>,
     /// Answers what depends on who asks, once there was such a thing.
@@ -276,9 +285,12 @@ pub(super) struct Following {
 
 impl Following {
     pub(super) fn new(edge: &Edge, operation: Operation, reader: Reader, trail: Trail) -> Self {
-        let shape = edge.shapes.of(operation, &reader.caller);
+        let key = Key::of(&operation, &reader.caller);
+        let Operation { document, name, variables, .. } = operation;
+        let question = Question { document, operation: name, variables };
+        let shape = edge.shapes.of(key, &question);
         let counted = Counted::new(&edge.app);
-        Self { shape, reader, lines: None, own: None, started: false, counted, trail }
+        Self { shape, reader, question: Some(question), lines: None, own: None, started: false, counted, trail }
     }
 
     /// The next event; an error when the subscription ends other than by its end.
@@ -289,8 +301,8 @@ impl Following {
 
     async fn step(&mut self, edge: &Edge) -> Option<Result<Told, Stopped>> {
         // What is boxed here and below is large and soon over; whoever waits for the next line would carry it.
-        if self.lines.is_none() {
-            match Box::pin(self.open(edge)).await {
+        if let Some(question) = self.question.take() {
+            match Box::pin(self.open(edge, &question)).await {
                 Ok(lines) => self.lines = Some(lines),
                 Err(errors) => return Some(Err(Stopped::Refused(errors))),
             }
@@ -301,11 +313,11 @@ impl Following {
     }
 
     /// Makes the checks of this subscriber.
-    async fn open(&mut self, edge: &Edge) -> Result<Lines, Vec<ServerError>> {
+    async fn open(&mut self, edge: &Edge, question: &Question) -> Result<Lines, Vec<ServerError>> {
         let opening = Opening::default();
         let session = self.reader.session(edge, self.trail.remarks());
         let session = session.with_delivery(Delivery::Opening(opening.clone()));
-        match edge.schema.execute_stream(self.shape.request(session)).next().await {
+        match edge.schema.execute_stream(question.request(session)).next().await {
             None => Ok(opening.take().unwrap_or_else(|| stream::empty().boxed())),
             Some(response) => Err(self.refused(response)),
         }

@@ -97,9 +97,9 @@ async fn whoever_may_see_more_is_told_more_of_the_same_event() {
     }
     // Nobody says when a stream has begun; whoever missed a bid is told of the next.
     let mut told: HashMap<usize, Value> = HashMap::new();
-    let mut price = 4_999;
+    let mut price = 999;
     while told.len() < streams.len() {
-        bob.bid(&auction, agent, &format!("4.{}", price % 1_000)).await;
+        bob.bid(&auction, agent, &format!("7.{price:03}")).await;
         price -= 1;
         for (number, (_, stream)) in streams.iter_mut().enumerate() {
             if let Some(data) = stream.next_within(Duration::from_millis(50)).await {
@@ -107,11 +107,11 @@ async fn whoever_may_see_more_is_told_more_of_the_same_event() {
             }
         }
     }
-    bob.bid(&auction, agent, "4.5").await;
+    bob.bid(&auction, agent, "6.5").await;
     for (name, stream) in &mut streams {
         let data = loop {
             let data = stream.next().await;
-            if data["auctionEvents"]["price"].as_str().unwrap().starts_with("4.5") {
+            if data["auctionEvents"]["price"].as_str().unwrap().starts_with("6.5") {
                 break data;
             }
         };
@@ -119,6 +119,30 @@ async fn whoever_may_see_more_is_told_more_of_the_same_event() {
         let (reserve, least) = (&event["auction"]["reservePrice"], &event["agent"]["minPrice"]);
         assert_eq!((&event["auction"]["id"], &event["agent"]["name"]), (&json!(auction), &json!("bidder")));
         assert_eq!((reserve.is_string(), least.is_string()), (*name == "ada", *name == "bob"), "{name}: {event}");
+    }
+    world.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_who_asks_the_same_begins_behind_its_own_place() {
+    let world = World::start().await;
+    let bob = world.user("bob").await;
+    let agent = world.agent(&bob, "subject", "EXTERNAL", "work", "1").await;
+    let (mut places, nobody) = (vec![world.cursor().await], world.anonymous());
+    for number in 1..=4 {
+        move_score(&world, agent, number).await;
+        places.push(world.cursor().await);
+    }
+    let mut streams = Vec::new();
+    for place in places.iter().rev() {
+        streams.push(nobody.subscribe(FOLLOW, json!({ "after": place })).await);
+    }
+    move_score(&world, agent, 5).await;
+    for (missed, stream) in streams.iter_mut().enumerate() {
+        for number in 5 - missed..=5 {
+            assert_eq!(score(&stream.next().await), format!("0.00{number}"), "{missed}");
+        }
+        assert_eq!(stream.next_within(Duration::from_millis(50)).await, None);
     }
     world.check().await;
 }

@@ -42,7 +42,7 @@ impl Recorder {
     /// What was read since the last question, but for what the service reads by itself.
     fn taken(&self) -> Vec<String> {
         let all = std::mem::take(&mut *self.0.lock().unwrap());
-        let own = ["events", "sessions", "SELECT 1"];
+        let own = ["FROM events", "UPDATE events", "\"events\"", "MAX(place)", "sessions", "SET TIME ZONE", "pg_"];
         all.into_iter().filter(|sql| !own.iter().any(|part| sql.contains(part))).collect()
     }
 }
@@ -72,8 +72,8 @@ impl<S: Subscriber> Layer<S> for Recorder {
 async fn auction(world: &World, alice: &Client, bob: &Client, bids: u32, over: Value) -> String {
     let auction = alice.open(over).await;
     for number in 0..bids {
-        let agent = world.agent(bob, &format!("Agent {number} of {auction}"), "EXTERNAL", "sum", "5").await;
-        bob.bid(&auction, agent, &(50 - number).to_string()).await;
+        let agent = world.agent(bob, &format!("Agent {number} of {auction}"), "EXTERNAL", "text.stats", "5").await;
+        bob.bid(&auction, agent, &(9 - number).to_string()).await;
     }
     auction
 }
@@ -191,10 +191,9 @@ async fn what_passed_validation_once_is_still_refused_with_variables_that_do_not
     }
     for (variables, before) in wrong.iter().zip(before) {
         let after = alice.raw(list, variables).await;
-        assert_ne!(after.status, 200, "{variables}: {after:?}");
         assert_eq!((after.status, after.code()), (before.status, before.code()), "{variables}");
         assert_eq!(after.json()["errors"][0]["message"], before.json()["errors"][0]["message"], "{variables}");
-        assert!(after.json().get("data").is_none(), "{after:?}");
+        assert_eq!(after.json()["data"], before.json()["data"], "{variables}");
     }
     // Another operation of a document that passed is another operation.
     let two = "query A($id: ID!) { auction(id: $id) { id } } query B { marketStats { openAuctions } }";
@@ -243,7 +242,7 @@ async fn a_page_far_into_a_list_is_found_by_an_index_that_has_its_order() {
     world.credit(&alice, "1000").await;
     let auction = auction(&world, &alice, &bob, 3, json!({ "visibility": "OPEN" })).await;
     auction_twice(&alice).await;
-    let agent = world.agent(&alice, "Statement", "EXTERNAL", "sum", "5").await.to_string();
+    let agent = world.agent(&alice, "Statement", "EXTERNAL", "text.stats", "5").await.to_string();
     let url = world.database_url();
     let mut options = sea_orm::ConnectOptions::new(url);
     options.max_connections(1).sqlx_logging(false);
@@ -280,7 +279,7 @@ async fn a_page_far_into_a_list_is_found_by_an_index_that_has_its_order() {
         ),
         ("agents", format!("agents(first: 1, after: $after) {{ {listed} }}")),
         ("agents", format!("me {{ agents(first: 1, after: $after) {{ {listed} }} }}")),
-        ("tasks", format!("tasks(first: 1, after: $after) {{ {listed} }}")),
+        ("tasks", format!("tasks(first: 1, after: $after, filter: {{side: REQUESTER}}) {{ {listed} }}")),
         (
             "reputation_events",
             format!("agent(id: \"{agent}\") {{ reputationEvents(first: 1, after: $after) {{ {listed} }} }}"),
@@ -342,7 +341,7 @@ async fn only_who_is_not_signed_in_reads_from_the_replica_and_only_while_it_keep
     // It takes two databases that differ to see which one is asked, so the copy is a market of its own here.
     let copy = World::start().await;
     let there = copy.user("there").await;
-    let agent = copy.agent(&there, "Only in the copy", "EXTERNAL", "sum", "5").await.to_string();
+    let agent = copy.agent(&there, "Only in the copy", "EXTERNAL", "text.stats", "5").await.to_string();
     let url = copy.database_url();
     let world = World::with(|config| config.storage.replica_url = Some(url)).await;
     let alice = world.user("alice").await;
