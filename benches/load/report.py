@@ -107,7 +107,8 @@ def conditions(told):
     if "growth" in facts:
         grown, seed = facts["growth"], facts["seed_big"]
         lines += [f"The history: {grown['bids']:,} bids, {grown['tasks']:,} tasks and {grown['agents']:,} agents, {seed['bytes'] / 1e9:.1f} GB, made in "
-                  f"{seed['seconds']:.0f} s; its whole audit took {facts['audit_big']:.0f} s.", ""]
+                  f"{seed['seconds']:.0f} s; its whole audit took {facts['audit_big']:.0f} s. Bytes with all indexes: " +
+                  ", ".join(f"{what} {size:,.0f}" for what, size in facts["row_bytes"].items()) + ".", ""]
     return lines
 
 

@@ -16,8 +16,6 @@ from tools import (ADMIN, HERE, PROGRAM, ROOT, Background, Client, Market, Peer,
                    stored, wire, wrk)
 
 CLIENTS = 32
-# Requests that a contender may number in one round; none sends as many.
-SPAN = 300_000
 PAYER_CREDITS = "900000000"
 BID = ("mutation($i: SubmitBidInput!) { submitBid(input: $i) { bid { id price sequence status } userErrors { code message } } }")
 PAGE = ("query($id: ID!) { auction(id: $id) { id status budget bidCount closesAt bids(first: 20, orderBy: {field: CREATED_AT, direction: ASC}) "
@@ -47,6 +45,8 @@ class Suite:
         self.smoke, self.folder = smoke, Path(folder)
         self.rounds, self.seconds = (3, 2) if smoke else (3, 10)
         self.open = 4_000 if smoke else 20_000
+        # Requests that a contender may number in one round, which is more than any sends: bids of 15 agents in every open auction.
+        self.span = self.open * 15
         self.results, self.facts, self.curves = {}, {}, {}
         self.next, self.bids = {"ours": 0, "hot": 0}, 0
         self.stolen = []
@@ -123,7 +123,7 @@ class Suite:
         if mode == "page":
             return wrk(peer.url + "/graphql", CLIENTS, self.seconds, peer.pids, body=given[1], mode="page", auctions=self.files["page"][1],
                        expect='"name":"seeded-')
-        first = number * SPAN if mode == "distinct" else (place * 400 + number * 80) * 1000
+        first = number * self.span if mode == "distinct" else (place * 400 + number * 80) * 1000
         return wrk(peer.url + "/graphql", CLIENTS, self.seconds, peer.pids, body=given[0], mode=mode, name=f"{name}-{mode}-{number}", first=first,
                    auctions=self.files[mode][1], agents=self.files["agents"][1], agent_offset=place * 200 if mode == "distinct" else 0, expect=given[2])
 
@@ -136,7 +136,7 @@ class Suite:
         else:
             head = (f"\\set i :first + :n * :step + :client_id\n\\set auction :base + :i % :auctions + 1\n"
                     f"\\set agent {place * 200} + :i / :auctions + 1\n")
-            first, base, auctions = number * SPAN, self.base, self.open
+            first, base, auctions = number * self.span, self.base, self.open
         path = self.folder / f"{script}-{mode}.sql"
         path.write_text("\\set n :n + 1\n" + head + (HERE / f"sql/{script}.sql").read_text())
         batch = place * 100 + (50 if mode == "hot" else 0) + number
@@ -414,6 +414,10 @@ class Suite:
             market.tokens = {who: self.file(f"{name}-{who}", [person.token]) for who, person in (("payer", payer), ("owner", owner))}
             market.start()
             say(f"seeded {name} in {took:.0f} s, {size / 1e9:.1f} GB")
+        sizes = {table: int(size) for table, size in sql("big", "SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables")}
+        rest = sum(size for table, size in sizes.items() if table not in ("bids", "events", "agents", "agent_capabilities"))
+        self.facts["row_bytes"] = {"a bid": sizes["bids"] / bids, "a line of the event log": sizes["events"] / min(bids, 1_000_000),
+                                   "a task that was called off, with its auction, hold, account, transfers and entries": rest / (tasks + PAGES + 4_000)}
         seconds = max(2, self.seconds // 2)
 
         def bid(market):
