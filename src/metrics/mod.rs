@@ -222,11 +222,6 @@ metrics! {
         subscriptions_active: IntGauge = Spec::new(
             "graphql_subscriptions_active", "Subscriptions of this process that run now.", "when one begins or ends",
         );
-        event_answers: IntCounter = Spec::new(
-            "graphql_subscription_answers_total",
-            "Answers to events that were worked out. Subscribers who ask for the same share one.",
-            "when an event comes",
-        );
         lagged_events: IntCounter = Spec::new(
             "graphql_subscription_lagged_events_total",
             "Events that a subscriber was too slow for in the live feed and read from the log instead; none is lost.",
@@ -298,6 +293,11 @@ metrics! {
         );
         sandbox_modules: Of<IntCounter, ModuleCache> = Spec::new(
             "sandbox_modules_total", "Modules that a run asked for: ready in memory, read from the disk, or compiled.", "when they are asked for",
+        );
+        event_answers: IntCounter = Spec::new(
+            "graphql_subscription_answers_total",
+            "Answers to events that were worked out. Subscribers who ask for the same share one.",
+            "when an event comes",
         );
         sockets_open: Of<IntGauge, SocketKind> = Spec::new(
             "sockets_open", "WebSockets and event streams of this process that are open now.", "when one opens or closes",
