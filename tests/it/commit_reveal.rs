@@ -186,9 +186,11 @@ async fn a_bid_is_committed_to_revealed_and_wins() {
         assert_eq!(one["salt"], hex::encode(SALT));
         assert_eq!(one["commitment"], commitment(world, &auction, agent, price, SALT));
     }
-    let sequences: Vec<i64> =
-        seen["bids"]["nodes"].as_array().unwrap().iter().map(|bid| bid["sequence"].as_i64().unwrap()).collect();
-    assert_eq!(sequences, [3, 1, 2], "a bid has the place of its commitment");
+    let bids = seen["bids"]["nodes"].as_array().unwrap();
+    let places: Vec<_> = bids.iter().map(|bid| (bid["sequence"].as_i64().unwrap(), &bid["agent"]["id"])).collect();
+    let agents = [0, 1, 2].map(|seller: usize| json!(sellers[seller].1.to_string()));
+    let expected = [(1, &agents[0]), (2, &agents[1]), (3, &agents[2])];
+    assert_eq!(places, expected, "a bid has the place of its commitment, whoever revealed first");
 
     let hidden =
         |kind: &str, count: i64| json!({ "kind": kind, "bidCount": count, "price": null, "bid": null, "agent": null });
