@@ -41,9 +41,9 @@ POSTGRAPHILE_PAGE = body("query($id: UUID!) { auctionByRowId(rowId: $id) { rowId
 
 
 class Suite:
-    def __init__(self, smoke, folder):
+    def __init__(self, smoke, folder, seconds):
         self.smoke, self.folder = smoke, Path(folder)
-        self.rounds, self.seconds = (3, 2) if smoke else (3, 10)
+        self.rounds, self.seconds = 3, seconds or (2 if smoke else 10)
         self.open = 4_000 if smoke else 20_000
         # Requests that a contender may number in one round, which is more than any sends: bids of 15 agents in every open auction.
         self.span = self.open * 15
@@ -476,6 +476,7 @@ def main():
     parser.add_argument("--only", default="submit,pages,edge,curve,latency,tasks,memory,sqlite,growth")
     parser.add_argument("--operations", type=int, help="operations over which memory is watched")
     parser.add_argument("--bids", type=int, help="bids of the history")
+    parser.add_argument("--seconds", type=int, help="how long a round takes")
     parser.add_argument("--write", action="store_true", help="writes the tables into docs/performance.md too")
     given = parser.parse_args()
     only = given.only.split(",")
@@ -483,7 +484,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     began = time.time()
     with tempfile.TemporaryDirectory(prefix="zerostate-bench-") as folder:
-        suite = Suite(bool(given.smoke), folder)
+        suite = Suite(bool(given.smoke), folder, given.seconds)
         suite.facts |= {"program": PROGRAM.removeprefix(str(ROOT) + "/"), "settings": os.environ["BENCH_SETTINGS"], "cores": os.cpu_count(),
                         "server_settings": Market.SETTINGS, "version": run([PROGRAM, "version"])[0].split("\n")[0],
                         "database": sql("postgres", "SHOW server_version")[0][0]}
