@@ -17,7 +17,7 @@ const REVEAL: &str = "mutation($input: RevealBidInput!) {
 const SEEN: &str = "query($id: ID!) { auction(id: $id) {
     status bidCount commitmentCount bidBond revealWindow revealUntil closesAt clearingPrice reservePrice instanceId
     winningBid { agent { id } }
-    bids { nodes { price sequence status bond { id status } } }
+    bids { nodes { price sequence status agent { id } bond { id status } } }
     commitments { totalCount nodes { id commitment status sequence salt bid { price } bond { id amount status resolvedAt } agent { id } } }
 } }";
 
