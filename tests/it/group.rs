@@ -141,7 +141,9 @@ async fn a_unit_is_done_although_the_one_that_it_waited_for_to_join_went_away() 
     second.abort();
     end.notify_one();
     first.await.unwrap().unwrap();
-    assert_eq!(numbers(&store, user).await, [1]);
+    // On PostgreSQL nobody waits, so the second was over before it could be given up.
+    let expected: &[i64] = if on_postgres() { &[1, 2] } else { &[1] };
+    assert_eq!(numbers(&store, user).await, expected);
     write(&store, user, 3).await.unwrap();
     world.check().await;
 }
