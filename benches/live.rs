@@ -6,12 +6,14 @@
 //! bytes ──► this program ─────────WebSocket──────────► a process with N subscribers      has it, what the server works and keeps
 //! ```
 //!
-//! `cargo bench --bench live` measures; `LIVE_SERVER` is another `zerostate` to measure, `LIVE_SOCKETS` (default 1000,10000) how many
+//! The time of a bid begins before it is committed, that of a broadcast when its bytes are there, so the time from the first socket to
+//! the last is told beside the time to the last. `cargo bench --bench live` measures; `LIVE_SERVER` is another `zerostate` to measure, `LIVE_SOCKETS` (default 1000,10000) how many
 //! subscribers there are, `LIVE_ROUNDS` (default 7) how many events each side sends, in turns. What is written last is one line of
 //! JSON. Each process needs as many open files as it has sockets, and a hundred more.
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::indexing_slicing,
@@ -91,7 +93,7 @@ async fn broadcast() {
 
 async fn follow(upgrade: WebSocketUpgrade, State(sender): State<Sender>) -> Response {
     // The same buffers as those of the service.
-    let upgrade = upgrade.read_buffer_size(4 * 1_024).write_buffer_size(16 * 1_024);
+    let upgrade = upgrade.read_buffer_size(1_024).write_buffer_size(16 * 1_024);
     upgrade.on_upgrade(move |mut socket| async move {
         let mut receiver = sender.subscribe();
         loop {
@@ -252,9 +254,15 @@ impl Took {
         line["text"].take().as_str().unwrap().to_owned()
     }
 
+    /// From the first socket to the last: what the sending takes, without what came before it.
+    fn spread(&self) -> Vec<u64> {
+        self.last.iter().zip(&self.first).map(|(last, first)| last - first).collect()
+    }
+
     fn report(&self, bytes: u64) -> Value {
         json!({
             "first_us": median(&self.first), "last_us": median(&self.last), "last_us_each": self.last,
+            "first_to_last_us": median(&self.spread()),
             "cpu_ms": median(&self.worked), "bytes_a_socket": bytes,
         })
     }
@@ -354,7 +362,7 @@ impl Service {
         let agent = json!({ "name": "bidder", "description": "", "capabilities": ["bench"], "runtime": "EXTERNAL", "price": "5",
             "minPrice": "0.000001", "idempotencyKey": "agent" });
         let agent = market.call(&bidder, "registerAgent", "agent { id }", agent).await["agent"]["id"].take();
-        let auction = json!({ "title": "bench", "capabilities": ["bench"], "input": null, "budget": "50", "closesIn": "PT1H", "visibility": "OPEN",
+        let auction = json!({ "title": "bench", "capabilities": ["bench"], "input": "x", "budget": "50", "closesIn": "PT1H", "visibility": "OPEN",
             "idempotencyKey": "auction" });
         let auction = market.call(&buys, "createAuction", "auction { id }", auction).await["auction"]["id"].take();
         let (agent, auction) = (agent.as_str().unwrap().to_owned(), auction.as_str().unwrap().to_owned());
@@ -366,7 +374,7 @@ impl Service {
         self.bids += 1;
         // Every bid of the agent is better than its last.
         let price = format!("{}.{:03}", 40 - self.bids / 10, 999 - self.bids % 10);
-        let key = format!("bid {}", self.bids);
+        let key = format!("bid-{}", self.bids);
         let input = json!({ "auctionId": self.auction, "agentId": self.agent, "price": price, "idempotencyKey": key });
         self.market.call(&self.bidder, "submitBid", "bid { id }", input).await;
     }
@@ -428,6 +436,7 @@ async fn with(sockets: &str, rounds: usize) -> Value {
         "bytes_a_socket_before_the_first_event": { "zerostate": idle, "broadcast": plain_idle },
         "last_against_broadcast_hundredths": hundredths(median(&ours.last), median(&theirs.last)),
         "last_against_broadcast_hundredths_each": ratios,
+        "first_to_last_against_broadcast_hundredths": hundredths(median(&ours.spread()), median(&theirs.spread())),
     });
     for (process, what) in [(&mut service.process, "service"), (&mut plain, "broadcast")] {
         assert!(process.child.try_wait().unwrap().is_none(), "the {what} ended");

@@ -102,7 +102,7 @@ struct Edge {
     app: App,
     schema: Schema,
     passed: Passed,
-    documents: Documents,
+    documents: Arc<Documents>,
     readiness: Readiness,
     /// Queries and mutations that run, by caller.
     requests: Places,
@@ -181,7 +181,7 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
     let address_header = config.http.address_header.as_deref().map(HeaderName::try_from).transpose();
     let sdl = graphql::sdl();
     let edge = Edge {
-        documents: Documents::open(config)?,
+        documents: Arc::new(Documents::open(config)?),
         readiness: Readiness::default(),
         requests: Places::default(),
         budgets: Budgets::new(config.limits.points, config.limits.points_per_second),

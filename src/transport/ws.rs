@@ -30,6 +30,7 @@
 //! | 4500 | we failed | end |
 
 use std::collections::HashMap;
+use std::future::ready;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,6 +46,7 @@ use axum::{
 };
 use futures_util::{
     FutureExt, SinkExt, StreamExt,
+    future::BoxFuture,
     stream::{SplitSink, SplitStream},
 };
 use serde::Deserialize;
@@ -61,7 +63,7 @@ use super::{
     Edge, Open, Origin, RequestId,
     answer::{Fault, code, is_request_error},
     auth,
-    live::Stopped,
+    live::{Following, Stopped},
     operation::{Parameters, panicked, parent_of},
     places::{Holder, Place},
 };
@@ -204,11 +206,16 @@ pub(super) async fn upgrade(
     // The request ends with the answer to it; the lines that the socket leaves in the log have its id all the same.
     let span = tracing::info_span!(target: trace::LOG, parent: None, "socket", request_id = id);
     let arrived = Arrived { header_token, origin, parent: super::parent(&headers) };
-    upgrade.on_upgrade(move |socket| tracker.track_future(talk(edge, socket, spoken, arrived, open).instrument(span)))
+    // In a task of its own: the one that waits for the upgrade keeps what it needed for that until its end.
+    upgrade.on_upgrade(move |socket| {
+        tracker.spawn(talk(edge, socket, spoken, arrived, open).instrument(span));
+        ready(())
+    })
 }
 
-/// Bytes that a socket keeps for reading, whether there is anything to read or not. Clients say little, and there are many of them.
-const READ_BUFFER: usize = 4 * 1024;
+/// Bytes that a socket keeps for reading, whether there is anything to read or not. Clients say little, and there are many of them; a
+/// longer message has a buffer of its own.
+const READ_BUFFER: usize = 1024;
 /// Bytes that are gathered before they are sent; each message is sent at once all the same.
 const WRITE_BUFFER: usize = 16 * 1024;
 
@@ -515,7 +522,9 @@ impl Conversation {
         // The operation cannot end, and take itself off the list, before it is on it.
         let mut listed = self.operations.lock();
         let serial = listed.next();
-        let task = self.tasks.spawn(running.run(serial, parameters, caller).instrument(span));
+        // Boxed: what it begins with is soon used up, and its task lives long.
+        let beginning = Box::new((parameters, caller));
+        let task = self.tasks.spawn(running.run(serial, beginning).instrument(span));
         listed.running.insert(id, (serial, task));
         Ok(())
     }
@@ -590,6 +599,12 @@ impl Operations {
     }
 }
 
+/// An operation that was begun, as little as it may be for whoever waits for it.
+enum Begun<'a> {
+    Subscription(Box<Following>),
+    Other(BoxFuture<'a, Result<async_graphql::Response, Fault>>),
+}
+
 /// One operation under way.
 struct Running {
     edge: Edge,
@@ -601,8 +616,8 @@ struct Running {
 }
 
 impl Running {
-    async fn run(self, serial: u64, parameters: Parameters, caller: Caller) {
-        let outcome = match AssertUnwindSafe(self.answer(parameters, caller)).catch_unwind().await {
+    async fn run(self, serial: u64, beginning: Box<(Parameters, Caller)>) {
+        let outcome = match AssertUnwindSafe(self.answer(beginning)).catch_unwind().await {
             Ok(outcome) => outcome,
             Err(panic) => Err(self.errors(&panicked(panic.as_ref()))),
         };
@@ -619,29 +634,38 @@ impl Running {
     }
 
     /// Sends what comes of the operation; the errors if nothing was executed.
-    async fn answer(&self, parameters: Parameters, caller: Caller) -> Result<(), Value> {
-        let operation = self.edge.read(parameters, &caller).map_err(|fault| self.errors(&fault))?;
-        if operation.kind == OperationType::Subscription {
-            let mut following = self
-                .edge
-                .follow(operation, caller, self.origin, &self.request_id)
-                .map_err(|fault| self.errors(&fault))?;
-            while let Some(told) = following.next(&self.edge).await {
-                match told {
-                    Ok(told) => self.next(&told.text).await?,
-                    Err(Stopped::Refused(errors)) => return Err(json!(errors)),
-                    Err(Stopped::Failed(fault)) => return Err(self.errors(&fault)),
+    async fn answer(&self, beginning: Box<(Parameters, Caller)>) -> Result<(), Value> {
+        match self.begin(*beginning).map_err(|fault| self.errors(&fault))? {
+            Begun::Subscription(mut following) => {
+                while let Some(told) = following.next(&self.edge).await {
+                    match told {
+                        Ok(told) => self.next(&told.text).await?,
+                        Err(Stopped::Refused(errors)) => return Err(json!(errors)),
+                        Err(Stopped::Failed(fault)) => return Err(self.errors(&fault)),
+                    }
                 }
+                Ok(())
             }
-            return Ok(());
+            Begun::Other(executing) => {
+                let response = executing.await.map_err(|fault| self.errors(&fault))?;
+                if is_request_error(&response) {
+                    return Err(json!(response.errors));
+                }
+                let response =
+                    serde_json::to_string(&response).map_err(|error| self.errors(&Fault::internal(error)))?;
+                self.next(&response).await
+            }
         }
-        let executed = Box::pin(self.edge.execute(operation, caller, self.origin, &self.request_id)).await;
-        let response = executed.map_err(|fault| self.errors(&fault))?;
-        if is_request_error(&response) {
-            return Err(json!(response.errors));
+    }
+
+    /// Begins the operation.
+    fn begin(&self, (parameters, caller): (Parameters, Caller)) -> Result<Begun<'_>, Fault> {
+        let operation = self.edge.read(parameters, &caller)?;
+        if operation.kind == OperationType::Subscription {
+            let following = self.edge.follow(operation, caller, self.origin, &self.request_id)?;
+            return Ok(Begun::Subscription(Box::new(following)));
         }
-        let response = serde_json::to_string(&response).map_err(|error| self.errors(&Fault::internal(error)))?;
-        self.next(&response).await
+        Ok(Begun::Other(self.edge.execute(operation, caller, self.origin, &self.request_id).boxed()))
     }
 
     /// Sends a response that is JSON already.
