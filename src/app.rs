@@ -133,8 +133,8 @@ impl App {
             sandbox: sandbox.clone(),
             limits: config.execution.clone(),
         };
-        let desk = Desk::new(store.clone());
         let tracker = TaskTracker::new();
+        let desk = Desk::new(store.clone(), tracker.clone());
         let stop = CancellationToken::new();
         let (last_audit, audited) = (Mutex::new(None), tokio::sync::Mutex::new(None));
         let inner = Inner {

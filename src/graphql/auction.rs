@@ -417,7 +417,7 @@ impl Auction {
             // Nobody has the nil id, so nobody who is not signed in sees a sealed bid.
             let only_of = is_sealed(ctx, &self.0).then(|| ctx.viewer().unwrap_or(UserId(Uuid::nil())));
             if let (None, Some(first), BidOrder::ARRIVAL) = (only_of, &self.1, order)
-                && window.from_the_start() == Some(first.most)
+                && window.most_from_start() == Some(first.most)
             {
                 let counted = ctx.look_ahead().field("totalCount").exists();
                 let count = counted
@@ -500,13 +500,11 @@ impl From<bid::Model> for Bid {
 
 impl Bid {
     async fn auction_row(&self, ctx: &Context<'_>) -> Result<Arc<auction::Model>> {
-        match &self.auction {
-            Some(auction) => Ok(Arc::clone(auction)),
-            None => {
-                let row = ctx.loaders().auctions(self.row.auction_id).await?;
-                row.map(Arc::new).ok_or(Error::NotFound("auction"))
-            }
+        if let Some(auction) = &self.auction {
+            return Ok(Arc::clone(auction));
         }
+        let row = ctx.loaders().auctions(self.row.auction_id).await?;
+        row.map(Arc::new).ok_or(Error::NotFound("auction"))
     }
 
     /// The reputation that the bid is scored with, in basis points.
@@ -1236,7 +1234,7 @@ fn first_bids(ctx: &Context<'_>) -> Option<u64> {
     }
     let args = PageArgs { first, after: None, last: None, before: None };
     let window = args.window(&BidOrder::ARRIVAL.sort()).ok()?;
-    with_agents.then(|| window.from_the_start()).flatten()
+    with_agents.then(|| window.most_from_start()).flatten()
 }
 
 /// The bid with this id, if it may be shown.

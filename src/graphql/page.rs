@@ -212,7 +212,7 @@ impl Window {
     }
 
     /// How many rows make the first page, with one more to say whether there are more; `None` where this is another page.
-    pub(super) fn from_the_start(self) -> Option<u64> {
+    pub(super) fn most_from_start(self) -> Option<u64> {
         (self.forward && self.after.is_none() && self.before.is_none()).then_some(self.size + 1)
     }
 

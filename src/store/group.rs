@@ -81,7 +81,7 @@ impl Drop for Waiting<'_> {
         if !self.seated {
             // Whoever left last may have counted on this one to commit.
             let (store, group) = (self.store.clone(), Arc::clone(&self.line.group));
-            tokio::spawn(async move { settle(&store, group.lock_owned().await).await });
+            to_the_end(async move { settle(&store, group.lock_owned().await).await });
         }
     }
 }
@@ -137,7 +137,7 @@ impl Seat {
     /// In a task of its own, because whoever works may be dropped at any point, and others wait for what is done here.
     fn give_up(&mut self, events: Option<Vec<event::Model>>) {
         if let Some(place) = self.place.take() {
-            tokio::spawn(end_unit(self.store.clone(), place, events).in_current_span());
+            to_the_end(end_unit(self.store.clone(), place, events));
         }
     }
 }
@@ -146,6 +146,12 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.give_up(None);
     }
+}
+
+/// Does what others wait for, whatever becomes of the one who began it.
+#[expect(clippy::disallowed_methods, reason = "it ends with the commit, for which every unit of the group waits")]
+fn to_the_end(what: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(what.in_current_span());
 }
 
 /// Keeps or undoes what the unit did, and commits for the group if nobody else will.

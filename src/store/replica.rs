@@ -130,7 +130,7 @@ impl Replica {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match (&seen.following, &following) {
             (Following::Close(_), Following::Behind) => {
-                tracing::warn!("the replica is too far behind; nobody reads there")
+                tracing::warn!("the replica is too far behind; nobody reads there");
             }
             (Following::Close(_), Following::Away(why)) => {
                 tracing::warn!(why, "the replica does not answer; nobody reads there");

@@ -175,38 +175,24 @@ impl Work {
         // Before anybody can hear of them.
         remember(&self.store, &events, span);
         let Self { store, tx, seat, settles, .. } = self;
-        let committed = match seat {
-            Some(seat) => {
-                drop(tx);
-                return seat.leave(Some(events)).await.inspect_err(|_| settlement_undone(&store, &settles));
-            }
-            None => {
-                failpoint("store::before_commit");
-                match alone(tx) {
-                    Ok(tx) => tx.commit().await.map_err(Error::from),
-                    Err(error) => Err(error),
-                }
-            }
+        let committed = if let Some(seat) = seat {
+            drop(tx);
+            seat.leave(Some(events)).await
+        } else {
+            alone_to_the_end(&store, tx, &events).await
         };
-        committed.inspect_err(|_| settlement_undone(&store, &settles))?;
-        failpoint("store::after_commit");
-        store.announce(&events);
-        Ok(())
+        committed.inspect_err(|_| settlement_undone(&store, &settles))
     }
 
     /// Undoes all of it, so that the same can be begun anew at once.
     pub(super) async fn anew(self) -> Result<Self> {
         let Self { store, tx, seat, caller, .. } = self;
-        match seat {
-            Some(seat) => {
-                seat.begin_anew(&tx).await?;
-                Ok(Self::new(store, tx, Some(seat), caller))
-            }
-            None => {
-                alone(tx)?.rollback().await?;
-                store.begin(caller).await
-            }
+        if let Some(seat) = seat {
+            seat.begin_anew(&tx).await?;
+            return Ok(Self::new(store, tx, Some(seat), caller));
         }
+        alone(tx)?.rollback().await?;
+        store.begin(caller).await
     }
 
     /// Undoes all of it.
@@ -234,6 +220,15 @@ impl Work {
             Err(failed) => failed,
         }
     }
+}
+
+/// Commits a unit of work that shares its transaction with nobody, and tells.
+async fn alone_to_the_end(store: &Store, tx: Arc<DatabaseTransaction>, events: &[event::Model]) -> Result<()> {
+    failpoint("store::before_commit");
+    alone(tx)?.commit().await?;
+    failpoint("store::after_commit");
+    store.announce(events);
+    Ok(())
 }
 
 /// The transaction of a unit of work that shares it with nobody.

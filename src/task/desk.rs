@@ -14,6 +14,7 @@ use entity::{
     id::{AgentId, AuctionId, UserId},
 };
 use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
 use crate::{
@@ -34,6 +35,7 @@ const ROOM: usize = 10_000;
 #[derive(Clone, Debug)]
 pub struct Desk {
     store: Store,
+    tracker: TaskTracker,
     state: Arc<Mutex<State>>,
 }
 
@@ -89,10 +91,10 @@ impl Drop for Clerk {
 }
 
 impl Desk {
-    /// The desk over a database.
+    /// The desk over a database. Its clerks are on the tracker.
     #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self { store, state: Arc::default() }
+    pub fn new(store: Store, tracker: TaskTracker) -> Self {
+        Self { store, tracker, state: Arc::default() }
     }
 
     /// Hands a bid in and waits for what came of it, as [`Store::write_once`] of [`super::submit_bid`] would answer it.
@@ -107,7 +109,7 @@ impl Desk {
             state.waiting.push_back(Request { span: Span::current(), user, caller, once, offer, reply });
             if state.clerks < CLERKS {
                 state.clerks += 1;
-                tokio::spawn(Clerk { desk: self.clone(), counted: true }.work());
+                self.tracker.spawn(Clerk { desk: self.clone(), counted: true }.work());
             }
         }
         answer.await.map_err(|_| Error::internal("a bid was not answered"))?
@@ -165,7 +167,7 @@ impl Clerk {
             }
         }
         for request in rest {
-            tokio::spawn(request.alone(store.clone()));
+            self.desk.tracker.spawn(request.alone(store.clone()));
         }
     }
 }

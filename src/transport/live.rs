@@ -173,7 +173,7 @@ impl Drop for Shape {
 
 impl Shape {
     fn new(question: &Question, listed: Option<(Key, Weak<Mutex<Table>>)>) -> Self {
-        Self { question: question.clone(), listed, answers: Mutex::default(), teller: Default::default() }
+        Self { question: question.clone(), listed, answers: Mutex::default(), teller: tokio::sync::Mutex::default() }
     }
 
     /// The place of the answer to a line that others may want too.

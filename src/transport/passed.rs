@@ -112,7 +112,9 @@ impl Shapes {
             }
             Value::List(items) => {
                 hash.update(b"[");
-                items.iter().for_each(|item| self.shape(hash, item));
+                for item in items {
+                    self.shape(hash, item);
+                }
                 hash.update(b"]");
             }
             Value::Object(fields) => {

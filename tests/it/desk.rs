@@ -168,7 +168,7 @@ async fn each_of_many_is_refused_or_stands_by_itself() {
     assert_eq!(price(&answers[7]), 2_000_002);
     assert_eq!((price(&answers[8]), price(&answers[9])), (2_000_003, 2_000_003));
     assert!(answers[8].as_ref().unwrap().replayed != answers[9].as_ref().unwrap().replayed);
-    let reused = [&answers[10], &answers[11]].map(|answer| answer.is_err());
+    let reused = [&answers[10], &answers[11]].map(std::result::Result::is_err);
     assert_eq!(reused.iter().filter(|it| **it).count(), 1, "one of the two intents under one key stands: {reused:?}");
     assert_eq!((price(&answers[12]), price(&answers[13])), (3_000_000, 2_500_000));
     let live = floor.bids(plain).await.into_iter().filter(|bid| bid.status == bid::Status::Active);

@@ -1,5 +1,7 @@
 //! Units of work that share a commit: each is whole or undone by itself, and all are durable before anybody is answered.
 
+#![expect(clippy::disallowed_methods, reason = "units of work are dropped on purpose, which a tracker would not do")]
+
 use std::sync::Arc;
 
 use entity::{

@@ -321,7 +321,7 @@ fn end_cursor(answer: &Value) -> Value {
             Some(cursor) => cursor.clone(),
             None => fields.values().map(end_cursor).find(|found| !found.is_null()).unwrap_or_default(),
         },
-        _ => Value::Null,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Value::Null,
     }
 }
 
