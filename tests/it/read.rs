@@ -42,7 +42,18 @@ impl Recorder {
     /// What was read since the last question, but for what the service and its pool ask by themselves.
     fn taken(&self) -> Vec<String> {
         let all = std::mem::take(&mut *self.0.lock().unwrap());
-        let own = ["FROM events", "UPDATE events", "\"events\"", "MAX(place)", "sessions", "SET TIME ZONE", "PRAGMA", "NOTIFY", "LISTEN", "pg_"];
+        let own = [
+            "FROM events",
+            "UPDATE events",
+            "\"events\"",
+            "MAX(place)",
+            "sessions",
+            "SET TIME ZONE",
+            "PRAGMA",
+            "NOTIFY",
+            "LISTEN",
+            "pg_",
+        ];
         all.into_iter().filter(|sql| !own.iter().any(|part| sql.contains(part))).collect()
     }
 }
