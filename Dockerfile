@@ -21,7 +21,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY entity/Cargo.toml entity/
 COPY migration/Cargo.toml migration/
 RUN mkdir -p src benches entity/src migration/src \
-    && echo 'fn main() {}' | tee src/main.rs benches/market.rs >migration/src/main.rs \
+    && echo 'fn main() {}' | tee src/main.rs benches/edge.rs benches/live.rs benches/rules.rs benches/sandbox.rs >migration/src/main.rs \
     && touch src/lib.rs entity/src/lib.rs migration/src/lib.rs \
     && cargo build --profile dist --locked --bin zerostate --target "$(rustc -vV | sed -n 's/^host: //p')" \
     && rm -r src benches entity/src migration/src

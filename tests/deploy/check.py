@@ -231,7 +231,8 @@ def the_builder_gets_what_the_build_reads_and_no_more():
 
 def the_empty_sources_of_the_first_layer_are_those_that_the_manifests_name():
     step = next(rest for name, rest in stages()[1] if name == "RUN" and "mkdir" in rest)
-    for path in ("src/main.rs", "src/lib.rs", "benches/market.rs", "entity/src/lib.rs", "migration/src/lib.rs", "migration/src/main.rs"):
+    benches = [f"benches/{bench['name']}.rs" for bench in tomllib.loads(text("Cargo.toml"))["bench"]]
+    for path in ("src/main.rs", "src/lib.rs", *benches, "entity/src/lib.rs", "migration/src/lib.rs", "migration/src/main.rs"):
         assert path in step and (ROOT / path).exists(), path
     for manifest in run("git", "ls-files", "*Cargo.toml").splitlines():
         member = str(Path(manifest).parent)
