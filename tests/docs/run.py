@@ -125,6 +125,8 @@ class Reader:
     def run(self, script, terminal="", seconds=PATIENCE):
         """What a script says, and how it ended."""
         said = self.folder / ".said"
+        # A file of its own: a script whose time is up may go on, and what it says then is no part of this.
+        said.unlink(missing_ok=True)
         with open(said, "wb") as to:
             process = self.shell(script, terminal, to=to)
             try:
