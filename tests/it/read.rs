@@ -39,22 +39,12 @@ impl Recorder {
         recorder
     }
 
-    /// What was read since the last question, but for what the service and its pool ask by themselves.
+    /// What was read since the last question, but for what the service reads by itself.
     fn taken(&self) -> Vec<String> {
         let all = std::mem::take(&mut *self.0.lock().unwrap());
-        let own = [
-            "FROM events",
-            "UPDATE events",
-            "\"events\"",
-            "MAX(place)",
-            "sessions",
-            "SET TIME ZONE",
-            "PRAGMA",
-            "NOTIFY",
-            "LISTEN",
-            "pg_",
-        ];
-        all.into_iter().filter(|sql| !own.iter().any(|part| sql.contains(part))).collect()
+        let own = ["FROM events", "UPDATE events", "\"events\"", "MAX(place)", "sessions"];
+        let reads = |sql: &String| sql.contains("FROM ") && !own.iter().any(|part| sql.contains(part));
+        all.into_iter().filter(reads).collect()
     }
 }
 
