@@ -29,9 +29,7 @@ use chrono::DateTime;
 use criterion::{BatchSize, Criterion};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
-use wasmtime::{
-    Config, Engine, InstancePre, Linker, Module, PoolingAllocationConfig, Store, StoreLimits, StoreLimitsBuilder,
-};
+use wasmtime::{Engine, InstancePre, Linker, Module, Store, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{
     I32Exit, WasiCtxBuilder,
     p1::{self, WasiP1Ctx},
@@ -61,32 +59,6 @@ const BLOCK: u32 = 200;
 const BLOCKS: usize = 15;
 const ROUNDS: usize = 5;
 
-/// The engine's settings as the sandbox has them.
-fn settings() -> Config {
-    let slots = SandboxConfig::default().concurrent_runs;
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(slots)
-        .total_core_instances(slots * 30)
-        .total_memories(slots * 2)
-        .total_tables(slots * 30)
-        .max_memories_per_module(1)
-        .max_tables_per_module(4)
-        .table_elements(100_000)
-        .max_memory_size(4 << 30)
-        .max_unused_warm_slots(slots)
-        .linear_memory_keep_resident(256 << 10)
-        .table_keep_resident(16 << 10);
-    let mut settings = Config::new();
-    settings
-        .consume_fuel(true)
-        .epoch_interruption(true)
-        .max_wasm_stack(1 << 20)
-        .cranelift_nan_canonicalization(true)
-        .wasm_backtrace_max_frames(None)
-        .allocation_strategy(pool);
-    settings
-}
-
 /// wasmtime without us.
 struct Plain {
     engine: Engine,
@@ -100,7 +72,7 @@ struct State {
 
 impl Plain {
     fn new() -> Self {
-        let engine = Engine::new(&settings()).unwrap();
+        let engine = Engine::new(&SandboxConfig::default().engine()).unwrap();
         let ticking = engine.weak();
         std::thread::spawn(move || {
             while let Some(engine) = ticking.upgrade() {

@@ -15,6 +15,7 @@ use entity::{
 };
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, EntityTrait, ExprTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
+    UpdateResult,
     sea_query::{CaseStatement, Expr, SimpleExpr},
 };
 
@@ -140,11 +141,7 @@ pub(super) async fn replace(work: &Work, bids: &[BidId]) -> Result<()> {
         .filter(bid::Column::Status.eq(bid::Status::Active))
         .exec(work.tx())
         .await?;
-    if usize::try_from(updated.rows_affected).ok() == Some(bids.len()) {
-        Ok(())
-    } else {
-        Err(Error::internal("a bid changed while its auction was locked"))
-    }
+    all_of(bids.len(), &updated, "a bid changed while its auction was locked")
 }
 
 /// Writes the next number of a bid and the count of live ones of each auction.
@@ -160,9 +157,11 @@ async fn count(work: &Work, auctions: &BTreeMap<AuctionId, (i32, i32)>) -> Resul
         .filter(auction::Column::Id.is_in(padded(auctions.keys().copied())))
         .exec(work.tx())
         .await?;
-    if usize::try_from(updated.rows_affected).ok() == Some(auctions.len()) {
-        Ok(())
-    } else {
-        Err(Error::internal("an auction went away while it was locked"))
-    }
+    all_of(auctions.len(), &updated, "an auction went away while it was locked")
+}
+
+/// Fails unless a statement changed as many rows as it had to.
+fn all_of(wanted: usize, updated: &UpdateResult, otherwise: &'static str) -> Result<()> {
+    let changed = usize::try_from(updated.rows_affected).map_err(Error::internal)?;
+    if changed == wanted { Ok(()) } else { Err(Error::internal(otherwise)) }
 }

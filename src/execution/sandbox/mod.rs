@@ -555,6 +555,14 @@ fn interrupted(error: tokio::task::JoinError) -> SandboxError {
     if error.is_panic() { SandboxError::Engine(error.into()) } else { SandboxError::Interrupted }
 }
 
+impl SandboxConfig {
+    /// The settings of the engine, with its pool of instances; also for who measures what the sandbox adds to it.
+    #[must_use]
+    pub fn engine(&self) -> Config {
+        engine_config(self, Some(pool(self.concurrent_runs.max(1))))
+    }
+}
+
 fn engine_config(config: &SandboxConfig, pool: Option<PoolingAllocationConfig>) -> Config {
     let mut engine = Config::new();
     engine
