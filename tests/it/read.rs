@@ -1,6 +1,7 @@
 //! How the service reads: in how few statements, by which plans, and where.
 
 use std::{
+    process::Command,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -31,7 +32,7 @@ const PAGE_OTHERWISE: &str = "query($id: ID!, $first: Int) {
 struct Recorder(Arc<Mutex<Vec<String>>>);
 
 impl Recorder {
-    /// Records from now on, for the rest of this process.
+    /// Records from now on, for the rest of this process, which must be the test's own; see [`alone`].
     fn start() -> Self {
         let recorder = Self::default();
         let queries = Targets::new().with_target("sqlx::query", Level::DEBUG);
@@ -69,6 +70,23 @@ impl<S: Subscriber> Layer<S> for Recorder {
     }
 }
 
+/// Runs the test of this name in a process of its own and says so, or says that this is that process. What is recorded is all that a
+/// process sends, so other tests must not run beside it.
+fn alone(name: &str) -> bool {
+    const MARK: &str = "ZEROSTATE_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("read::{name}"), "--nocapture"])
+        .env(MARK, "1")
+        .output()
+        .unwrap();
+    let (said, wrong) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success() && said.contains("1 passed"), "{said}\n{wrong}");
+    false
+}
+
 /// An OPEN auction with `bids` bids.
 async fn auction(world: &World, alice: &Client, bob: &Client, bids: u32, over: Value) -> String {
     let auction = alice.open(over).await;
@@ -81,6 +99,9 @@ async fn auction(world: &World, alice: &Client, bob: &Client, bids: u32, over: V
 
 #[tokio::test]
 async fn the_page_of_an_auction_is_one_statement_with_the_same_text_for_all() {
+    if !alone("the_page_of_an_auction_is_one_statement_with_the_same_text_for_all") {
+        return;
+    }
     let recorder = Recorder::start();
     let world = World::start().await;
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
@@ -237,6 +258,9 @@ fn grows(step: &str) -> bool {
 
 #[tokio::test]
 async fn a_page_far_into_a_list_is_found_by_an_index_that_has_its_order() {
+    if !alone("a_page_far_into_a_list_is_found_by_an_index_that_has_its_order") {
+        return;
+    }
     let recorder = Recorder::start();
     let world = World::start().await;
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
