@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     agent::modules::Modules,
+    auction::page::Pages,
     caller::Caller,
     config::Config,
     error::{Error, Result},
@@ -64,6 +65,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     worker: Worker,
     desk: Desk,
+    pages: Pages,
     work_waits: Arc<Notify>,
     messenger: OnceCell<Messenger>,
     messages_wait: Arc<Notify>,
@@ -135,6 +137,7 @@ impl App {
         };
         let tracker = TaskTracker::new();
         let desk = Desk::new(store.clone(), tracker.clone());
+        let pages = Pages::new(tracker.clone());
         let stop = CancellationToken::new();
         let (last_audit, audited) = (Mutex::new(None), tokio::sync::Mutex::new(None));
         let inner = Inner {
@@ -146,6 +149,7 @@ impl App {
             metrics,
             worker,
             desk,
+            pages,
             work_waits,
             messenger: OnceCell::new(),
             messages_wait,
@@ -165,7 +169,8 @@ impl App {
         self.keep("the sweeper", |app| {
             sweep::run(app.store().clone(), app.config().sweep_interval, Arc::clone(&app.0.step_ended), app.stop())
         });
-        for _ in 0..self.config().execution.concurrency {
+        // While half of them wait for the database the other half has guests that run.
+        for _ in 0..self.config().execution.concurrency.saturating_mul(2) {
             self.keep("a worker", Self::work);
         }
         for _ in 0..MESSENGERS {
@@ -409,6 +414,12 @@ impl App {
     /// Where bids are handed in.
     pub fn desk(&self) -> &Desk {
         &self.0.desk
+    }
+
+    /// Who reads the pages of auctions.
+    #[must_use]
+    pub fn pages(&self) -> &Pages {
+        &self.0.pages
     }
 
     pub fn modules(&self) -> &Modules {

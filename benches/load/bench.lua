@@ -1,7 +1,7 @@
 -- One script for every load of wrk. The variables LOAD_* of the environment say what is asked; answers that are not what they should be
 -- are counted, and the last line says all of it to run.py.
 --
--- LOAD_BODY     the body, with @AUCTION@, @AGENT@, @KEY@ and @NUMBER@; none makes it a GET
+-- LOAD_BODY     the body, with @AUCTION@, @AGENT@, @KEY@ and @NUMBER@, which goes round; none makes it a GET
 -- LOAD_MODE     distinct: every request another pair of auction and agent; hot: the same auction until 1,000 agents have bid in it;
 --               page: auctions in turn
 -- LOAD_FIRST    the number of the first request
@@ -63,7 +63,7 @@ function request()
     if piece == "@AUCTION" then piece = auction
     elseif piece == "@AGENT" then piece = agent
     elseif piece == "@KEY" then piece = (os.getenv("LOAD_NAME") or "load") .. "-" .. number
-    elseif piece == "@NUMBER" then piece = tostring(number % 8) end
+    elseif piece == "@NUMBER" then piece = tostring(math.floor(number / #heads + number) % #heads) end
     out[place] = piece
   end
   return wrk.format("POST", nil, heads[number % #heads + 1], table.concat(out))

@@ -166,6 +166,7 @@ class Watch:
         requests = max(result["requests"], 1)
         result["cpu"] = {"server": (server - self.before[0]) * 1e6 / requests, "postgres": (database - self.before[1]) * 1e6 / requests,
                          "loader": loader * 1e6 / requests}
+        result["loader"] = loader
         result["stolen"] = (ticks[1] - self.ticks[1]) / max(ticks[0] - self.ticks[0], 1)
         if self.pids:
             result["rss"] = sum(map(memory, self.pids))

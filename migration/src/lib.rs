@@ -25,6 +25,7 @@ mod m20261123_000016_create_interface;
 mod m20261123_000017_create_delegation;
 mod m20261123_000018_create_delivery;
 mod m20261123_000019_allow_retention;
+mod m20261123_000020_index_pairs;
 
 /// The ordered list of changes.
 pub struct Migrator;
@@ -52,6 +53,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000017_create_delegation::Migration),
             Box::new(m20261123_000018_create_delivery::Migration),
             Box::new(m20261123_000019_allow_retention::Migration),
+            Box::new(m20261123_000020_index_pairs::Migration),
         ]
     }
 }

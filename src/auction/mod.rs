@@ -404,7 +404,7 @@ pub async fn submit_bid(
 ) -> Result<(auction::Model, bid::Model)> {
     let agent = agent::Entity::find_by_id(offer.agent).one(work.tx()).await?.ok_or(Error::NotFound("agent"))?;
     let reputation = basis_points(&standings(work, [agent.id]).await?, agent.id);
-    let earlier = together::earlier_bids(work, [auction.id], [agent.id]).await?;
+    let earlier = together::earlier_bids(work, &[(auction.id, agent.id)]).await?;
     let earlier = earlier.get(&(auction.id, agent.id)).map(Vec::as_slice).unwrap_or_default();
     let caller = work.caller().clone();
     let replaced = admit(work, &caller, &auction, &agent, reputation, earlier, &offer)?;

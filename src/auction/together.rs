@@ -14,8 +14,8 @@ use entity::{
     id::{AgentId, AuctionId, BidId},
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, EntityTrait, ExprTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
-    UpdateResult,
+    ActiveModelTrait, ColumnTrait, Condition, EntityTrait, ExprTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, UpdateResult,
     sea_query::{CaseStatement, Expr, SimpleExpr},
 };
 
@@ -45,7 +45,8 @@ pub async fn submit_bids(work: &mut Work, offers: &[(&Caller, &NewBid)]) -> Resu
         agent::Entity::find().filter(agent::Column::Id.is_in(padded(ids.iter().copied()))).all(work.tx()).await?;
     let agents: HashMap<AgentId, agent::Model> = agents.into_iter().map(|agent| (agent.id, agent)).collect();
     let standings = standings(work, ids.iter().copied()).await?;
-    let earlier = earlier_bids(work, auctions.keys().copied(), ids).await?;
+    let pairs: Vec<_> = offers.iter().map(|(_, offer)| (offer.auction, offer.agent)).collect();
+    let earlier = earlier_bids(work, &pairs).await?;
 
     let (mut outcomes, mut bids, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
     let mut changed: BTreeMap<AuctionId, (i32, i32)> = BTreeMap::new();
@@ -115,14 +116,16 @@ async fn lock(work: &Work, ids: BTreeSet<AuctionId>) -> Result<HashMap<AuctionId
 /// All bids that agents made in auctions, by auction and agent.
 pub(super) async fn earlier_bids(
     work: &Work,
-    auctions: impl IntoIterator<Item = AuctionId>,
-    agents: impl IntoIterator<Item = AgentId>,
+    pairs: &[(AuctionId, AgentId)],
 ) -> Result<HashMap<(AuctionId, AgentId), Vec<(BidId, bid::Status)>>> {
+    // Pair by pair, so that the database looks each up: of two lists it takes one and reads all bids of those auctions.
+    let any = padded(pairs.iter().copied()).into_iter().fold(Condition::any(), |any, (auction, agent)| {
+        any.add(Condition::all().add(bid::Column::AuctionId.eq(auction)).add(bid::Column::AgentId.eq(agent)))
+    });
     let rows: Vec<(AuctionId, AgentId, BidId, bid::Status)> = bid::Entity::find()
         .select_only()
         .columns([bid::Column::AuctionId, bid::Column::AgentId, bid::Column::Id, bid::Column::Status])
-        .filter(bid::Column::AuctionId.is_in(padded(auctions)))
-        .filter(bid::Column::AgentId.is_in(padded(agents)))
+        .filter(any)
         .into_tuple()
         .all(work.tx())
         .await?;

@@ -51,7 +51,7 @@ use crate::{
     caller::Caller,
     config,
     error::{Error, Result},
-    store::{Store, Work, failpoint},
+    store::{Store, Work, failpoint, literally},
     task::{self as tasks, Fault, Report, Usage, rules::TaskRefused},
     trace,
 };
@@ -121,7 +121,7 @@ async fn take(
 
 /// Work that waits and may be claimed at `now`.
 fn waits(now: Timestamp) -> Condition {
-    Condition::all().add(execution::Column::Status.eq(Status::Ready)).add(execution::Column::RunAt.lte(now))
+    Condition::all().add(literally(execution::Column::Status, Status::Ready)).add(execution::Column::RunAt.lte(now))
 }
 
 async fn claim_one(work: &mut Work, id: ExecutionId, task: task::Model, worker: &str) -> Result<Option<Claim>> {
@@ -142,7 +142,6 @@ fn waiting(now: Timestamp) -> Select<execution::Entity> {
         .filter(waits(now))
         .filter(execution::Column::ModuleId.is_not_null())
         .order_by_asc(execution::Column::QueueAt)
-        .order_by_asc(execution::Column::Id)
 }
 
 fn task_of_execution() -> RelationDef {
@@ -325,7 +324,7 @@ pub async fn lapsed(db: &impl ConnectionTrait, now: Timestamp, limit: u64) -> Re
     Ok(execution::Entity::find()
         .select_only()
         .columns([execution::Column::Id, execution::Column::TaskId])
-        .filter(execution::Column::Status.eq(Status::Running))
+        .filter(literally(execution::Column::Status, Status::Running))
         .filter(execution::Column::LeasedUntil.lte(now))
         .order_by_asc(execution::Column::LeasedUntil)
         .limit(limit)

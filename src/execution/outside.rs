@@ -43,7 +43,7 @@ use crate::{
     agent as agents,
     caller::{Caller, Scope},
     error::{Error, Refusal, Result},
-    store::{Store, Topic, Work},
+    store::{Store, Topic, Work, literally},
     task::{self as tasks, Fault, Report, Usage, rules::TaskRefused},
 };
 
@@ -65,7 +65,8 @@ pub struct Offer {
 
 /// Work whose lease is over at `now`.
 fn has_lapsed(now: Timestamp) -> Condition {
-    Condition::all().add(execution::Column::Status.eq(Status::Running)).add(execution::Column::LeasedUntil.lte(now))
+    let running = literally(execution::Column::Status, Status::Running);
+    Condition::all().add(running).add(execution::Column::LeasedUntil.lte(now))
 }
 
 /// What an outside agent may claim at `now`, in the order in which it should: what waits, and what a worker of its was not heard of

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use async_graphql::{Context, Enum, ID, InputObject, Object, SimpleObject, Value};
+use async_graphql::{Context, Enum, ID, InputObject, InputType, Object, SimpleObject, Value};
 use entity::{
     auction, bid, bond, commitment,
     id::{AgentId, AuctionId, BidId, CommitmentId, Id, UserId},
@@ -1207,14 +1207,11 @@ pub(super) async fn find(ctx: &Context<'_>, id: AuctionId) -> Result<Option<Auct
 /// The auction with this id, together with the bids that the query asks for of it.
 async fn find_shown(ctx: &Context<'_>, id: AuctionId) -> Result<Option<Auction>> {
     let Some(most) = first_bids(ctx) else { return find(ctx, id).await };
-    match ctx.loaders().pages((id, most)).await? {
-        Some(shown) => {
-            let bids = shown.bids.into_iter().map(|(bid, agent)| (bid, Agent::from(agent))).collect();
-            Ok(Some(Auction(Arc::new(shown.auction), Some(Arc::new(FirstBids { bids, most })))))
-        }
-        // There is none, or several are asked for, which are read together.
-        None => find(ctx, id).await,
-    }
+    let shown = ctx.loaders().page(id, most).await?;
+    Ok(shown.map(|shown| {
+        let bids = shown.bids.into_iter().map(|(bid, agent)| (bid, Agent::from(agent))).collect();
+        Auction(Arc::new(shown.auction), Some(Arc::new(FirstBids { bids, most })))
+    }))
 }
 
 /// How many rows the query needs of the auction's bids in the order in which they came, if that is all that it asks of them.
@@ -1228,6 +1225,9 @@ fn first_bids(ctx: &Context<'_>) -> Option<u64> {
     for (name, value) in list.arguments().ok()? {
         match (name.as_str(), value) {
             (_, Value::Null) => {}
+            ("orderBy", order)
+                if <BidOrder as InputType>::parse(Some(order.clone()))
+                    .is_ok_and(|order| order == BidOrder::ARRIVAL) => {}
             ("first", Value::Number(number)) => first = Some(i32::try_from(number.as_i64()?).ok()?),
             (_, _) => return None,
         }

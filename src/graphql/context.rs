@@ -103,7 +103,7 @@ impl Session {
     /// A request of `caller`. `request_id` names it in the log and in every error.
     #[must_use]
     pub fn new(app: App, caller: Caller, request_id: String) -> Self {
-        let loaders = Loaders::new(app.store().clone(), false);
+        let loaders = Loaders::new(&app, false);
         let (replays, remarks, looks) = Default::default();
         Self { app, caller, request_id, loaders, replays, remarks, budget: None, delivery: None, looks }
     }
@@ -113,7 +113,7 @@ impl Session {
     #[must_use]
     pub fn from_replica(self) -> Self {
         let anonymous = self.caller == Caller::Anonymous;
-        Self { loaders: Loaders::new(self.app.store().clone(), anonymous), ..self }
+        Self { loaders: Loaders::new(&self.app, anonymous), ..self }
     }
 
     /// Whether it reads from the replica.

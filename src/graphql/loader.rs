@@ -33,7 +33,8 @@ use super::{
     page::{Page, Window},
 };
 use crate::{
-    auction::page::{self, Shown},
+    app::App,
+    auction::page::{Pages, Shown},
     error::{Error, Result},
     reputation::{Standing, standings},
     store::{Store, padded},
@@ -141,6 +142,8 @@ impl Hash for Counting {
 pub(super) struct Loaders {
     store: Store,
     replica: Option<DatabaseConnection>,
+    /// What goes beyond this request.
+    together: Pages,
     users: Batch<UserId, user::Model>,
     agents: Batch<AgentId, agent::Model>,
     auctions: Batch<AuctionId, auction::Model>,
@@ -164,7 +167,6 @@ pub(super) struct Loaders {
     agents_of_users: Batch<(UserId, Window), Page<agent::Model>>,
     evidence_of_agents: Batch<(AgentId, Window), Page<reputation_event::Model>>,
     bids_of_auctions: Batch<(AuctionId, BidList), Page<bid::Model>>,
-    pages: Batch<(AuctionId, u64), Shown>,
     bonds: Batch<BondId, bond::Model>,
     commitments_of_auctions: Batch<(AuctionId, CommitmentList), Page<commitment::Model>>,
     tasks_together: Batch<(UserId, UserId), i64>,
@@ -198,11 +200,13 @@ macro_rules! by_column {
 
 impl Loaders {
     /// Loaders that read from the replica if there is one that keeps up and the caller of this allows it.
-    pub(super) fn new(store: Store, from_replica: bool) -> Self {
+    pub(super) fn new(app: &App, from_replica: bool) -> Self {
+        let (store, together) = (app.store().clone(), app.pages().clone());
         let replica = from_replica.then(|| store.replica().cloned()).flatten();
         Self {
             store,
             replica,
+            together,
             users: Batch::default(),
             agents: Batch::default(),
             auctions: Batch::default(),
@@ -226,7 +230,6 @@ impl Loaders {
             agents_of_users: Batch::default(),
             evidence_of_agents: Batch::default(),
             bids_of_auctions: Batch::default(),
-            pages: Batch::default(),
             bonds: Batch::default(),
             commitments_of_auctions: Batch::default(),
             tasks_together: Batch::default(),
@@ -379,18 +382,9 @@ impl Loaders {
         Ok(found.unwrap_or_default())
     }
 
-    /// An auction with its first bids and their agents, if it is the only one that is asked for now.
-    pub(super) async fn pages(&self, page: (AuctionId, u64)) -> Result<Option<Shown>> {
-        self.pages
-            .load(page, |pages| {
-                async move {
-                    let [(auction, most)] = pages.as_slice() else { return Ok(HashMap::new()) };
-                    let shown = page::page(self.db(), *auction, *most).await?;
-                    Ok(shown.map(|shown| ((*auction, *most), shown)).into_iter().collect())
-                }
-                .boxed()
-            })
-            .await
+    /// An auction with its first bids and their agents.
+    pub(super) async fn page(&self, auction: AuctionId, most: u64) -> Result<Option<Shown>> {
+        self.together.page(self.db(), self.reads_replica(), auction, most).await
     }
 
     /// A page of an auction's bids; of one bidder alone, or all.

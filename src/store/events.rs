@@ -33,7 +33,10 @@ use entity::{
     time::Timestamp,
 };
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Iterable, Statement, TransactionTrait, Value};
-use tokio::sync::{Notify, broadcast};
+use tokio::{
+    sync::{Notify, broadcast},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Notice, Store};
@@ -46,6 +49,8 @@ use crate::{
 const FEED_BUFFER: usize = 256;
 /// Lines that one read of the log takes.
 const PAGE: u64 = 200;
+/// How long the tailer leaves between two reads, so that what is written in a rush is read together.
+const PACE: Duration = Duration::from_millis(5);
 /// How long the tailer sleeps when nobody wakes it.
 const POLL: Duration = Duration::from_millis(500);
 /// Lines that retention takes out in one go.
@@ -491,7 +496,7 @@ impl Store {
             return Ok(());
         }
         let statement = |sql: String| Statement::from_string(self.0.backend, sql);
-        let waiting = statement("SELECT id FROM events WHERE place IS NULL LIMIT 1".to_owned());
+        let waiting = statement("SELECT id FROM events WHERE place IS NULL ORDER BY id LIMIT 1".to_owned());
         if self.0.writer.query_one_raw(waiting).await?.is_none() {
             return Ok(());
         }
@@ -527,9 +532,10 @@ impl Store {
                 Ok(()) => begun = true,
                 Err(error) => tracing::warn!(%error, "the event log could not be read; trying again"),
             }
+            let looked = Instant::now();
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.0.hub.wake.notified() => {}
+                () = self.0.hub.wake.notified() => tokio::time::sleep_until(looked + PACE).await,
                 () = tokio::time::sleep(POLL) => {}
             }
         }

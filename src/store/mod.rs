@@ -18,6 +18,7 @@ mod keep;
 pub(crate) mod keys;
 mod once;
 mod outage;
+mod queue;
 mod replica;
 mod schema;
 mod work;
@@ -34,9 +35,12 @@ use std::{
 
 use entity::{event, id::AgentId, instance, time::Timestamp};
 use sea_orm::{
-    AccessMode, ActiveValue::Set, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait,
-    IsolationLevel, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions,
-    TransactionTrait, sea_query::OnConflict,
+    AccessMode,
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait, IsolationLevel,
+    SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
+    Value,
+    sea_query::{Expr, OnConflict},
 };
 use sqlx::{
     Connection, Executor, SqliteConnection,
@@ -54,6 +58,7 @@ pub use keep::Aged;
 pub use keys::MissingKey;
 pub use once::{Answer, Once, OnceRefused, answered, keep};
 pub use outage::is_outage;
+pub use queue::Queue;
 pub use replica::{Following, MAX_LAG};
 pub use schema::{Difference, SchemaRefused};
 pub use work::{Work, derived_uuid, first_id};
@@ -82,6 +87,12 @@ pub(crate) fn padded<T: Clone>(members: impl IntoIterator<Item = T>) -> Vec<T> {
         members.resize(members.len().next_power_of_two(), last);
     }
     members
+}
+
+/// That a column has a value which stands in the text of the statement. An index over a part of a table serves only a statement whose
+/// text asks for that part; one with a parameter in that place reads the whole table once its plan is kept.
+pub(crate) fn literally(column: impl ColumnTrait, value: impl Into<Value>) -> Expr {
+    sea_orm::ExprTrait::eq(column.into_expr(), Expr::Constant(value.into()))
 }
 
 /// The database with what every unit of work needs. Cheap to clone.
@@ -300,8 +311,10 @@ impl Store {
         };
         let tx = self.0.reader.begin_with_options(options).await?;
         if postgres {
-            let patience = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
-            tx.execute_unprepared(patience).await?;
+            // Whoever reads everything reads whole tables.
+            let ways = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0; \
+                        SET LOCAL enable_seqscan = on";
+            tx.execute_unprepared(ways).await?;
         }
         let outcome = read(&tx).await;
         tx.rollback().await?;
@@ -502,7 +515,9 @@ async fn connect_postgres(storage: &Storage) -> Result<DatabaseConnection> {
         .map_err(Error::internal)?
         .application_name("zerostate")
         .statement_cache_capacity(STATEMENT_CACHE)
-        .options([("statement_timeout", timeout.as_str()), ("idle_in_transaction_session_timeout", timeout.as_str())]);
+        .options([("statement_timeout", timeout.as_str()), ("idle_in_transaction_session_timeout", timeout.as_str())])
+        // A plan is kept. One that was made while a table was nearly empty would read all of it when it is not any more.
+        .options([("enable_seqscan", "off")]);
     let pool = PgPoolOptions::new()
         .max_connections(storage.max_connections)
         .acquire_timeout(storage.acquire_timeout)

@@ -4,13 +4,10 @@
 //! refusals included; the same key with another input is refused. When two calls with one key run at the same time, the primary
 //! key of the record lets one of them commit, and the other undoes its work and answers what the first one did.
 
-use std::{
-    any::type_name_of_val,
-    collections::{HashMap, HashSet},
-};
+use std::{any::type_name_of_val, collections::HashMap};
 
 use entity::{id::UserId, idempotency, text::JsonText};
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, SqlErr};
+use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, SqlErr};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use tracing::{Instrument, Span};
@@ -177,37 +174,42 @@ pub async fn answered<T: DeserializeOwned>(
     work: &Work,
     intents: &[(UserId, &Once)],
 ) -> Result<Vec<Option<Result<Answer<T>>>>> {
-    let users: HashSet<UserId> = intents.iter().map(|(user, _)| *user).collect();
-    let operations: HashSet<&str> = intents.iter().map(|(_, once)| once.operation).collect();
-    let records = idempotency::Entity::find()
-        .filter(idempotency::Column::UserId.is_in(padded(users)))
-        .filter(idempotency::Column::Operation.is_in(operations))
-        .filter(idempotency::Column::Key.is_in(padded(intents.iter().map(|(_, once)| once.key.as_str()))))
-        .all(work.tx())
-        .await?;
+    // The whole key of each, so that the database looks each up: of three lists it takes the first two and reads all that a user has.
+    let any =
+        padded(intents.iter().copied()).into_iter().fold(Condition::any(), |any, (user, once)| any.add(is(user, once)));
+    let records = idempotency::Entity::find().filter(any).all(work.tx()).await?;
     let records: HashMap<_, _> =
         records.iter().map(|it| ((it.user_id, it.operation.as_str(), it.key.as_str()), it)).collect();
     let known = |(user, once): &(UserId, &Once)| records.get(&(*user, once.operation, once.key.as_str())).copied();
     Ok(intents.iter().map(|intent| known(intent).map(|record| replay(record, intent.1))).collect())
 }
 
-/// Keeps the answers to intents, none of which was answered before. One statement.
+/// Keeps the answers to intents. One statement. Says no when one of them was answered before; the unit of work has to be undone then.
 pub async fn keep<T: Serialize>(
     work: &Work,
     answers: &[(UserId, &Once, &std::result::Result<T, Refusal>)],
-) -> Result<()> {
+) -> Result<bool> {
     if answers.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let rows = answers.iter().map(|(user, once, outcome)| record(*user, once, outcome, work));
     let rows = rows.collect::<Result<Vec<_>>>()?;
-    idempotency::Entity::insert_many(rows).exec_without_returning(work.tx()).await?;
-    Ok(())
+    match idempotency::Entity::insert_many(rows).exec_without_returning(work.tx()).await {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn find(db: &impl ConnectionTrait, user: UserId, once: &Once) -> Result<Option<idempotency::Model>> {
-    let key = (user, once.operation.to_owned(), once.key.clone());
-    Ok(idempotency::Entity::find_by_id(key).one(db).await?)
+    Ok(idempotency::Entity::find().filter(is(user, once)).one(db).await?)
+}
+
+fn is(user: UserId, once: &Once) -> Condition {
+    Condition::all()
+        .add(idempotency::Column::UserId.eq(user))
+        .add(idempotency::Column::Operation.eq(once.operation))
+        .add(idempotency::Column::Key.eq(once.key.as_str()))
 }
 
 fn replay<T: DeserializeOwned>(record: &idempotency::Model, once: &Once) -> Result<Answer<T>> {

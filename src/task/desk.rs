@@ -4,10 +4,7 @@
 //! once. Each is admitted or refused by itself and remembered under its own idempotency key. If a unit of work fails as a whole,
 //! each of its bids is tried alone.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashSet;
 
 use entity::{
     bid,
@@ -21,34 +18,20 @@ use crate::{
     auction::{NewBid, together},
     caller::{Caller, Scope},
     error::{Error, Refusal, Result},
-    store::{self, Answer, Once, Store, Work},
+    store::{self, Answer, Once, Queue, Store, Work},
 };
 
 /// Bids that are written together at most.
 const MOST: usize = 64;
 /// Units of work of the desk at the same time.
 const CLERKS: usize = 2;
-/// Bids that wait at most.
-const ROOM: usize = 10_000;
 
 /// The desk. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Desk {
     store: Store,
     tracker: TaskTracker,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<Request>,
-    clerks: usize,
-}
-
-impl State {
-    fn leave(&mut self) {
-        self.clerks = self.clerks.saturating_sub(1);
-    }
+    queue: Queue<Request>,
 }
 
 /// A bid that waits.
@@ -76,83 +59,57 @@ fn tell(reply: oneshot::Sender<Result<Answer<bid::Model>>>, answer: Result<Answe
     drop(reply.send(answer));
 }
 
-/// One who writes bids. It is counted until it ends, however that is.
-struct Clerk {
-    desk: Desk,
-    counted: bool,
-}
-
-impl Drop for Clerk {
-    fn drop(&mut self) {
-        if self.counted {
-            self.desk.state().leave();
-        }
-    }
-}
-
 impl Desk {
     /// The desk over a database. Its clerks are on the tracker.
     #[must_use]
     pub fn new(store: Store, tracker: TaskTracker) -> Self {
-        Self { store, tracker, state: Arc::default() }
+        let queue = Queue::new(tracker.clone(), CLERKS, MOST);
+        Self { store, tracker, queue }
     }
 
     /// Hands a bid in and waits for what came of it, as [`Store::write_once`] of [`super::submit_bid`] would answer it.
     pub async fn submit(&self, caller: Caller, once: Once, offer: NewBid) -> Result<Answer<bid::Model>> {
         let user = caller.with_scope(Scope::BidsWrite)?;
         let (reply, answer) = oneshot::channel();
-        {
-            let mut state = self.state();
-            if state.waiting.len() >= ROOM {
-                return Err(Error::Unavailable("Too many bids wait already; try again."));
-            }
-            state.waiting.push_back(Request { span: Span::current(), user, caller, once, offer, reply });
-            if state.clerks < CLERKS {
-                state.clerks += 1;
-                self.tracker.spawn(Clerk { desk: self.clone(), counted: true }.work());
-            }
-        }
+        let desk = self.clone();
+        self.queue.hand_in(Request { span: Span::current(), user, caller, once, offer, reply }, move |batch| {
+            let desk = desk.clone();
+            async move { desk.work(batch).await }
+        })?;
         answer.await.map_err(|_| Error::internal("a bid was not answered"))?
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Clerk {
-    async fn work(mut self) {
-        while let Some(mut batch) = self.next() {
-            match batch.pop() {
-                Some(request) if batch.is_empty() => request.alone(self.desk.store.clone()).await,
-                Some(request) => {
-                    batch.push(request);
-                    self.together(batch).await;
-                }
-                None => {}
+    async fn work(&self, mut batch: Vec<Request>) {
+        match batch.pop() {
+            Some(request) if batch.is_empty() => request.alone(self.store.clone()).await,
+            Some(request) => {
+                batch.push(request);
+                self.together(batch).await;
             }
+            None => {}
         }
-    }
-
-    /// The bids that wait, or nothing when this clerk is not needed any more. Both under one lock: a bid that is handed in meanwhile
-    /// is either seen here or sees that a clerk is missing.
-    fn next(&mut self) -> Option<Vec<Request>> {
-        let mut state = self.desk.state();
-        let count = state.waiting.len().min(MOST);
-        if count == 0 {
-            state.leave();
-            drop(state);
-            self.counted = false;
-            return None;
-        }
-        Some(state.waiting.drain(..count).collect())
     }
 
     /// Writes all of them that can be, and leaves the others to be written alone.
     async fn together(&self, batch: Vec<Request>) {
-        let store = &self.desk.store;
+        let store = &self.store;
         let (plain, mut rest) = apart(batch);
-        match Box::pin(store.write(Caller::System, async |work| write(work, &plain).await)).await {
+        // Hardly ever does somebody ask again, so nobody is looked up before the keys say that it is so.
+        let mut repeated = false;
+        let mut written = Box::pin(store.write(Caller::System, async |work| {
+            let answers = write(work, &plain, false).await?;
+            repeated = answers.is_none();
+            answers.ok_or(Error::Unavailable("An identical request was answered already; try again."))
+        }))
+        .await;
+        if repeated {
+            written = Box::pin(store.write(Caller::System, async |work| {
+                let answers = write(work, &plain, true).await?;
+                answers.ok_or(Error::Unavailable("An identical request was in progress; try again."))
+            }))
+            .await;
+        }
+        match written {
             Ok(answers) => {
                 for (request, answer) in plain.into_iter().zip(answers) {
                     match answer {
@@ -167,7 +124,7 @@ impl Clerk {
             }
         }
         for request in rest {
-            self.desk.tracker.spawn(request.alone(store.clone()));
+            self.tracker.spawn(request.alone(store.clone()));
         }
     }
 }
@@ -183,13 +140,17 @@ fn apart(batch: Vec<Request>) -> (Vec<Request>, Vec<Request>) {
     })
 }
 
-/// What came of each request; nothing for those that have to be asked for alone.
-async fn write(work: &mut Work, requests: &[Request]) -> Result<Vec<Option<Result<Answer<bid::Model>>>>> {
+/// What came of each request of a batch; nothing for those that have to be asked for alone.
+type Answers = Vec<Option<Result<Answer<bid::Model>>>>;
+
+/// Writes a batch, after it looked for answers that were given before, or without. Nothing when one of the requests was answered before
+/// and that was not looked for; the unit of work has to be undone then.
+async fn write(work: &mut Work, requests: &[Request], look: bool) -> Result<Option<Answers>> {
     for request in requests {
         Span::current().follows_from(&request.span);
     }
     let intents: Vec<(UserId, &Once)> = requests.iter().map(|it| (it.user, &it.once)).collect();
-    let known = store::answered(work, &intents).await?;
+    let known = if look { store::answered(work, &intents).await? } else { requests.iter().map(|_| None).collect() };
     let fresh: Vec<&Request> =
         requests.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(request, _)| request).collect();
     let offers: Vec<(&Caller, &NewBid)> = fresh.iter().map(|it| (&it.caller, &it.offer)).collect();
@@ -212,12 +173,14 @@ async fn write(work: &mut Work, requests: &[Request]) -> Result<Vec<Option<Resul
             Some(Err(_)) | None => None,
         })
         .collect();
-    store::keep(work, &kept).await?;
+    if !store::keep(work, &kept).await? {
+        return Ok(None);
+    }
 
     let mut answers = answers.into_iter();
     let answer = |known: Option<Result<Answer<bid::Model>>>| match known {
         Some(known) => Some(known),
         None => answers.next().flatten().map(|it| it.map(|outcome| Answer { outcome, replayed: false })),
     };
-    Ok(known.into_iter().map(answer).collect())
+    Ok(Some(known.into_iter().map(answer).collect()))
 }

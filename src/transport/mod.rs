@@ -33,6 +33,7 @@ mod upload;
 mod ws;
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +99,10 @@ const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
-struct Edge {
+struct Edge(Arc<Parts>);
+
+/// What every request shares.
+struct Parts {
     app: App,
     schema: Schema,
     passed: Passed,
@@ -125,6 +129,14 @@ struct Open {
     _room: OwnedSemaphorePermit,
     _network: Place,
     _counted: metrics::Open,
+}
+
+impl Deref for Edge {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl Edge {
@@ -180,7 +192,7 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
     let config = app.config();
     let address_header = config.http.address_header.as_deref().map(HeaderName::try_from).transpose();
     let sdl = graphql::sdl();
-    let edge = Edge {
+    let edge = Edge(Arc::new(Parts {
         documents: Arc::new(Documents::open(config)?),
         readiness: Readiness::default(),
         requests: Places::default(),
@@ -194,7 +206,7 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
         sdl: sdl.into(),
         schema,
         app,
-    };
+    }));
     let cors = cors(&edge.app.config().cors_origins);
     let aside = edge.app.config().http.metrics_address.is_some();
     let public_metrics = if aside { Router::new() } else { Router::new().route("/metrics", get(probe::metrics)) };

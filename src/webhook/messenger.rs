@@ -29,7 +29,7 @@ use super::{
 use crate::{
     caller::Caller,
     error::{Error, Result},
-    store::{Store, Work},
+    store::{Store, Work, literally},
     trace,
 };
 
@@ -194,7 +194,7 @@ fn what_failed(error: &reqwest::Error) -> &'static str {
 /// Messages that are due at `now`, the longest due first.
 fn due(now: Timestamp) -> Select<delivery::Entity> {
     delivery::Entity::find()
-        .filter(delivery::Column::Status.eq(Status::Pending))
+        .filter(literally(delivery::Column::Status, Status::Pending))
         .filter(delivery::Column::NextAt.lte(now))
         .order_by_asc(delivery::Column::NextAt)
         .order_by_asc(delivery::Column::Id)

@@ -132,6 +132,10 @@ async fn a_unit_that_is_abandoned_is_undone_and_those_behind_it_are_done() {
 
 #[tokio::test]
 async fn a_unit_is_done_although_the_one_that_it_waited_for_to_join_went_away() {
+    // Nobody waits on PostgreSQL.
+    if on_postgres() {
+        return;
+    }
     let (world, store, user) = world().await;
     let end = Arc::default();
     let first = begin(&store, user, 1, &end).await;
@@ -143,9 +147,7 @@ async fn a_unit_is_done_although_the_one_that_it_waited_for_to_join_went_away() 
     second.abort();
     end.notify_one();
     first.await.unwrap().unwrap();
-    // On PostgreSQL nobody waits, so the second was over before it could be given up.
-    let expected: &[i64] = if on_postgres() { &[1, 2] } else { &[1] };
-    assert_eq!(numbers(&store, user).await, expected);
+    assert_eq!(numbers(&store, user).await, [1]);
     write(&store, user, 3).await.unwrap();
     world.check().await;
 }

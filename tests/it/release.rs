@@ -23,10 +23,16 @@ use crate::{
 /// The changes of the schema that releases have. They are never edited; what comes after them may only add.
 const RELEASED: u32 = 18;
 /// What a new change does beside adding, each with the reason why the release before it can live with that.
-const LISTED: &[(&str, &str)] = &[(
-    "m20261123_000019_allow_retention: task_results: trigger task_results_no_",
-    "the release before never updates a result, and the new trigger refuses it everything but emptying the log text",
-)];
+const LISTED: &[(&str, &str)] = &[
+    (
+        "m20261123_000019_allow_retention: task_results: trigger task_results_no_",
+        "the release before never updates a result, and the new trigger refuses it everything but emptying the log text",
+    ),
+    (
+        "m20261123_000020_index_pairs: bids: index bids_by_bidder",
+        "the release before asks for the bids of a bidder only within one auction, for which there are other indexes",
+    ),
+];
 
 async fn store(url: &str) -> Store {
     Store::connect(&Storage::at(url), Terms::default(), Clock::manual(DAWN), Entropy::seeded(7)).await.unwrap()

@@ -204,7 +204,10 @@ async fn a_question_for_work_waits_for_some() {
     // A process that ends answers those who wait.
     let peer = deal.world.another().await;
     deal.claim(&task).await;
-    let (there, began) = (worker.at(peer.address), Instant::now());
+    let there = worker.at(peer.address);
+    // It takes connections from now on.
+    there.query("{ me { id } }", json!({})).await;
+    let began = Instant::now();
     let ending = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         peer.app.stop().cancel();
