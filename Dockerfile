@@ -11,13 +11,11 @@ RUN bash build.sh
 
 # The binary is linked statically, so that the last stage needs neither a C library nor a shell. With glibc rather than musl: it is
 # what the tests run on, and it resolves names by itself since 2.34. deploy/image.sh takes the same steps without Docker and
-# tries the result.
-FROM rust:1.95-slim-bookworm AS build
+# tries the result. Not the slim image, for the allocator is built with make.
+FROM rust:1.95-bookworm AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /build
 ENV CARGO_TERM_COLOR=never RUSTFLAGS="-C target-feature=+crt-static"
-# The allocator is C with a Makefile.
-RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 # First the dependencies alone, over sources that are empty: this layer is built again only when a manifest changes.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
