@@ -106,7 +106,7 @@ struct Parts {
     app: App,
     schema: Schema,
     passed: Passed,
-    documents: Arc<Documents>,
+    documents: Documents,
     readiness: Readiness,
     /// Queries and mutations that run, by caller.
     requests: Places,
@@ -193,7 +193,7 @@ pub fn router(app: App, schema: Schema) -> Result<Router> {
     let address_header = config.http.address_header.as_deref().map(HeaderName::try_from).transpose();
     let sdl = graphql::sdl();
     let edge = Edge(Arc::new(Parts {
-        documents: Arc::new(Documents::open(config)?),
+        documents: Documents::open(config)?,
         readiness: Readiness::default(),
         requests: Places::default(),
         budgets: Budgets::new(config.limits.points, config.limits.points_per_second),
