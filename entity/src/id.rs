@@ -35,14 +35,19 @@ pub trait Id: Copy + Eq + fmt::Display + FromStr<Err = InvalidId> + Send + Sync 
 /// The 26 base32 characters of a UUID, most significant bits first.
 #[must_use]
 pub fn encode(uuid: Uuid) -> String {
+    wire("", uuid)
+}
+
+/// A prefix and the characters of a UUID behind it.
+fn wire(prefix: &str, uuid: Uuid) -> String {
     let bits = uuid.as_u128();
-    (0..ENCODED)
-        .rev()
-        .filter_map(|place| {
-            let index = usize::try_from((bits >> (5 * place)) & 31).ok()?;
-            ALPHABET.get(index).copied().map(char::from)
-        })
-        .collect()
+    let mut text = String::with_capacity(prefix.len() + ENCODED);
+    text.push_str(prefix);
+    for place in (0..ENCODED).rev() {
+        let index = usize::try_from((bits >> (5 * place)) & 31).unwrap_or(0);
+        text.extend(ALPHABET.get(index).copied().map(char::from));
+    }
+    text
 }
 
 /// Reads what [`encode`] wrote. Upper case, the letters i, l, o, u and values above 128 bits are refused, so that an id has
@@ -91,7 +96,7 @@ macro_rules! ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!($prefix, "_{}"), encode(self.0))
+                f.write_str(&wire(concat!($prefix, "_"), self.0))
             }
         }
 

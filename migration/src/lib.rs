@@ -26,6 +26,7 @@ mod m20261123_000017_create_delegation;
 mod m20261123_000018_create_delivery;
 mod m20261123_000019_allow_retention;
 mod m20261123_000020_index_pairs;
+mod m20261123_000021_index_queue;
 
 /// The ordered list of changes.
 pub struct Migrator;
@@ -54,6 +55,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000018_create_delivery::Migration),
             Box::new(m20261123_000019_allow_retention::Migration),
             Box::new(m20261123_000020_index_pairs::Migration),
+            Box::new(m20261123_000021_index_queue::Migration),
         ]
     }
 }

@@ -40,7 +40,7 @@ use sea_orm::{
 use crate::{
     caller::{Caller, Scope},
     error::{Error, Result},
-    store::{Store, Work},
+    store::{Store, Work, insert_all},
 };
 
 pub use rules::{AgentRefused, Step};
@@ -574,6 +574,5 @@ async fn list_capabilities(work: &Work, agent: &Model) -> Result<()> {
         capability: Set(capability.clone()),
         agent_id: Set(agent.id),
     });
-    agent_capability::Entity::insert_many(rows).exec_without_returning(work.tx()).await?;
-    Ok(())
+    Ok(insert_all(work.tx(), rows.collect()).await?)
 }

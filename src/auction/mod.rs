@@ -45,7 +45,7 @@ use crate::{
     caller::{Caller, Scope},
     error::{Error, Result},
     reputation::{self, Standing},
-    store::{Event, Work},
+    store::{Event, Work, insert_all},
 };
 use rules::{AuctionRefused, Offer};
 
@@ -216,9 +216,7 @@ pub async fn open(work: &mut Work, task: &task::Model, terms: &Terms) -> Result<
     work.record(about(&auction, event::Kind::AuctionOpened, payload));
     let bids = hosted_bids(work, &mut auction).await?;
     auction::Entity::insert(auction.clone().into_active_model().reset_all()).exec_without_returning(work.tx()).await?;
-    if !bids.is_empty() {
-        bid::Entity::insert_many(bids).exec_without_returning(work.tx()).await?;
-    }
+    insert_all(work.tx(), bids).await?;
     Ok(auction)
 }
 

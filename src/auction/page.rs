@@ -4,20 +4,24 @@
 //! that the database does not repeat it with every bid. Cells are read by their places: their names are looked up never. Pages that are
 //! asked for while others are being read share a statement.
 
-use std::{num::NonZero, sync::LazyLock, thread::available_parallelism};
+use std::{num::NonZero, sync::LazyLock, thread::available_parallelism, time::Duration};
 
 use entity::{
     agent, auction, bid,
     id::{AuctionId, Id},
 };
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement, TryGetable, Value};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement, Value,
+    sea_query::{self, ArrayType},
+};
+use sqlx::{Decode, Postgres, Row, Sqlite, types::Json};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
 use crate::{
     error::{Error, Result},
-    store::Queue,
+    store::{Queue, Sizes},
 };
 
 /// An auction with its first bids in the order in which they came, and their agents.
@@ -34,10 +38,34 @@ struct Cells<'a> {
 }
 
 impl Cells<'_> {
-    fn take<T: TryGetable>(&mut self) -> std::result::Result<T, DbErr> {
-        let cell = self.row.try_get_by_index(self.next)?;
+    /// The next cell. That its column is of this type is known from the text of the statement and the schema, so it is not asked of
+    /// every cell again.
+    fn take<T: sea_query::ValueType>(&mut self) -> std::result::Result<T, DbErr> {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other types are those of no column here")]
+        let value = match T::array_type() {
+            ArrayType::Bool => Value::Bool(self.raw()?),
+            ArrayType::Int => Value::Int(self.raw()?),
+            ArrayType::BigInt => Value::BigInt(self.raw()?),
+            ArrayType::String => Value::String(self.raw()?),
+            ArrayType::Uuid => Value::Uuid(self.raw()?),
+            ArrayType::Json => Value::Json(self.raw::<Json<_>>()?.map(|Json(json)| Box::new(json))),
+            other => return Err(DbErr::Type(format!("a page has no cells of {other:?}"))),
+        };
         self.next += 1;
-        Ok(cell)
+        <T as sea_query::ValueType>::try_from(value)
+            .map_err(|_| DbErr::Type(format!("cell {} of a page is no {}", self.next, T::type_name())))
+    }
+
+    fn raw<T>(&self) -> std::result::Result<Option<T>, DbErr>
+    where
+        T: for<'r> Decode<'r, Postgres> + for<'r> Decode<'r, Sqlite>,
+    {
+        let cell = match (self.row.try_as_pg_row(), self.row.try_as_sqlite_row()) {
+            (Some(row), _) => row.try_get_unchecked(self.next),
+            (None, Some(row)) => row.try_get_unchecked(self.next),
+            (None, None) => return Err(DbErr::Type("a row of another database".to_owned())),
+        };
+        cell.map_err(|error| DbErr::Type(error.to_string()))
     }
 }
 
@@ -152,8 +180,6 @@ fn shown_in(rows: &[QueryResult], pages: usize) -> Result<Vec<Option<Shown>>> {
     Ok(shown.collect())
 }
 
-/// Pages that are read together at most.
-const MOST: usize = 16;
 /// Who reads pages: those that are asked for while others are being read are read by one statement, whoever asks. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pages(Queue<Request>);
@@ -181,7 +207,8 @@ impl Pages {
     #[must_use]
     pub fn new(tracker: TaskTracker) -> Self {
         let readers = available_parallelism().map_or(2, NonZero::get);
-        Self(Queue::new(tracker, readers, MOST))
+        let sizes = Sizes { clerks: readers, crowd: 8, most: 32, slow: Duration::from_millis(25) };
+        Self(Queue::new(tracker, sizes))
     }
 
     /// An auction with its first `most` bids as they are at some instant during the call, whoever may see them: that is for the caller to

@@ -7,23 +7,23 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use entity::{
-    agent,
     auction::{self, Visibility},
     bid,
     event::Kind,
     id::{AgentId, AuctionId, BidId},
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, EntityTrait, ExprTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    QuerySelect, UpdateResult,
+    ActiveModelTrait, ColumnTrait, EntityTrait, ExprTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
+    UpdateResult,
     sea_query::{CaseStatement, Expr, SimpleExpr},
 };
 
-use super::{LOCK, NewBid, admit, basis_points, bid_event, bid_of, standings};
+use super::{LOCK, NewBid, admit, bid_event, bid_of};
 use crate::{
     caller::Caller,
     error::{Error, Result},
-    store::{Work, padded},
+    reputation,
+    store::{Work, each, insert_all, padded},
 };
 
 /// What came of one of the offers.
@@ -41,10 +41,7 @@ pub enum Outcome {
 pub async fn submit_bids(work: &mut Work, offers: &[(&Caller, &NewBid)]) -> Result<Vec<Outcome>> {
     let mut auctions = lock(work, offers.iter().map(|(_, offer)| offer.auction).collect()).await?;
     let ids: BTreeSet<AgentId> = offers.iter().map(|(_, offer)| offer.agent).collect();
-    let agents =
-        agent::Entity::find().filter(agent::Column::Id.is_in(padded(ids.iter().copied()))).all(work.tx()).await?;
-    let agents: HashMap<AgentId, agent::Model> = agents.into_iter().map(|agent| (agent.id, agent)).collect();
-    let standings = standings(work, ids.iter().copied()).await?;
+    let agents = reputation::agents(work.tx(), ids, work.now()).await?;
     let pairs: Vec<_> = offers.iter().map(|(_, offer)| (offer.auction, offer.agent)).collect();
     let earlier = earlier_bids(work, &pairs).await?;
 
@@ -59,13 +56,12 @@ pub async fn submit_bids(work: &mut Work, offers: &[(&Caller, &NewBid)]) -> Resu
             outcomes.push(Outcome::Alone);
             continue;
         }
-        let Some(agent) = agents.get(&offer.agent) else {
+        let Some((agent, standing)) = agents.get(&offer.agent) else {
             outcomes.push(Outcome::No(Error::NotFound("agent")));
             continue;
         };
-        let reputation = basis_points(&standings, agent.id);
         let before = earlier.get(&(auction.id, agent.id)).map(Vec::as_slice).unwrap_or_default();
-        let old = match admit(work, caller, auction, agent, reputation, before, offer) {
+        let old = match admit(work, caller, auction, agent, standing.basis_points, before, offer) {
             Ok(old) => old,
             Err(no) => {
                 outcomes.push(Outcome::No(no));
@@ -84,7 +80,7 @@ pub async fn submit_bids(work: &mut Work, offers: &[(&Caller, &NewBid)]) -> Resu
         replace(work, &replaced).await?;
     }
     if !bids.is_empty() {
-        bid::Entity::insert_many(bids).exec_without_returning(work.tx()).await?;
+        insert_all(work.tx(), bids).await?;
         count(work, &changed).await?;
     }
     Ok(outcomes)
@@ -118,17 +114,17 @@ pub(super) async fn earlier_bids(
     work: &Work,
     pairs: &[(AuctionId, AgentId)],
 ) -> Result<HashMap<(AuctionId, AgentId), Vec<(BidId, bid::Status)>>> {
-    // Pair by pair, so that the database looks each up: of two lists it takes one and reads all bids of those auctions.
-    let any = padded(pairs.iter().copied()).into_iter().fold(Condition::any(), |any, (auction, agent)| {
-        any.add(Condition::all().add(bid::Column::AuctionId.eq(auction)).add(bid::Column::AgentId.eq(agent)))
+    let wanted = padded(pairs.iter().copied()).into_iter().map(|(auction, agent)| {
+        bid::Entity::find()
+            .select_only()
+            .columns([bid::Column::AuctionId, bid::Column::AgentId, bid::Column::Id, bid::Column::Status])
+            .filter(bid::Column::AuctionId.eq(auction))
+            .filter(bid::Column::AgentId.eq(agent))
     });
-    let rows: Vec<(AuctionId, AgentId, BidId, bid::Status)> = bid::Entity::find()
-        .select_only()
-        .columns([bid::Column::AuctionId, bid::Column::AgentId, bid::Column::Id, bid::Column::Status])
-        .filter(any)
-        .into_tuple()
-        .all(work.tx())
-        .await?;
+    let rows: Vec<(AuctionId, AgentId, BidId, bid::Status)> = match each(wanted) {
+        Some(select) => select.into_tuple().all(work.tx()).await?,
+        None => Vec::new(),
+    };
     let mut bids: HashMap<_, Vec<_>> = HashMap::new();
     for (auction, agent, id, status) in rows {
         bids.entry((auction, agent)).or_default().push((id, status));

@@ -63,7 +63,7 @@ use crate::{
         rules::{Arranged, Flaw, PlanRefused},
         template,
     },
-    store::{Event, Work},
+    store::{Event, Work, insert_all},
     task::{self as tasks, AuctionTerms, NewTask, agreement, planning},
 };
 use rules::{Action, CANCELLED, Child, DelegationRefused, Failure, Stage, Try, TryState, Whole};
@@ -315,7 +315,7 @@ async fn write_steps(
         position = position.saturating_add(1);
     }
     let rows = steps.iter().map(|step| step.clone().into_active_model().reset_all());
-    delegation_step::Entity::insert_many(rows).exec_without_returning(work.tx()).await?;
+    insert_all(work.tx(), rows.collect()).await?;
     Ok(steps)
 }
 

@@ -141,6 +141,8 @@ fn waiting(now: Timestamp) -> Select<execution::Entity> {
     execution::Entity::find()
         .filter(waits(now))
         .filter(execution::Column::ModuleId.is_not_null())
+        // True of all of it. Asked for a stretch of the queue, PostgreSQL reads it in its order, and else may sort all that waits.
+        .filter(execution::Column::QueueAt.gte(Timestamp::from_micros(i64::MIN)))
         .order_by_asc(execution::Column::QueueAt)
 }
 

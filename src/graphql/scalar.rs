@@ -49,7 +49,7 @@ impl ScalarType for Credits {
     }
 
     fn to_value(&self) -> Value {
-        Value::String(self.0.to_string())
+        Value::String(format_micros(self.0.micros()))
     }
 }
 

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     error::{Error, Result},
-    store::{Work, first_id},
+    store::{Work, first_id, insert_all},
     voucher,
 };
 
@@ -256,9 +256,7 @@ pub async fn seal(work: &mut Work, since: Uuid) -> Result<Sealed> {
         });
     }
     let lines = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-    if lines > 0 {
-        journal_line::Entity::insert_many(rows).exec_without_returning(work.tx()).await?;
-    }
+    insert_all(work.tx(), rows).await?;
     let next = found.last().filter(|_| lines == PAGE).map(|line| line.id);
     if next.is_none() {
         sign_head(work, place, &hash).await?;

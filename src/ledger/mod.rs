@@ -45,7 +45,7 @@ use rules::{LedgerRefused, Leg, split_fee};
 use crate::{
     caller::Scope,
     error::{Error, Result},
-    store::{Event, Work, derived_uuid},
+    store::{Event, Work, derived_uuid, insert_all},
 };
 
 /// Over how many accounts the platform's fees are spread.
@@ -220,8 +220,8 @@ async fn post(work: &mut Work, movements: &[Movement]) -> Result<BatchId> {
         .update_columns([account::Column::Balance, account::Column::Version])
         .to_owned();
     account::Entity::insert_many(balances).on_conflict(update).exec_without_returning(work.tx()).await?;
-    transfer::Entity::insert_many(transfers).exec_without_returning(work.tx()).await?;
-    entry::Entity::insert_many(entries).exec_without_returning(work.tx()).await?;
+    insert_all(work.tx(), transfers).await?;
+    insert_all(work.tx(), entries).await?;
     work.accounts().extend(accounts);
     Ok(batch)
 }

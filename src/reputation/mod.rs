@@ -100,6 +100,22 @@ pub async fn standings(
     Ok(agents.iter().map(|id| (*id, standing(id))).collect())
 }
 
+/// Agents with their standings at `now`, for every id that there is. One statement.
+pub async fn agents(
+    db: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = AgentId>,
+    now: Timestamp,
+) -> Result<HashMap<AgentId, (agent::Model, Standing)>> {
+    let rows = agent::Entity::find()
+        .filter(agent::Column::Id.is_in(padded(ids)))
+        .join(JoinType::LeftJoin, row_of_agent())
+        .select_also(reputation::Entity)
+        .all(db)
+        .await?;
+    let standing = |row: Option<reputation::Model>| row.map_or_else(Standing::newcomer, |row| Standing::at(&row, now));
+    Ok(rows.into_iter().map(|(agent, row)| (agent.id, (agent, standing(row)))).collect())
+}
+
 async fn rows_of(db: &impl ConnectionTrait, agents: &[AgentId]) -> Result<HashMap<AgentId, reputation::Model>> {
     if agents.is_empty() {
         return Ok(HashMap::new());

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! commit ─► Hub::committed ─┐
-//! NOTIFY from others ───────┼─► tailer reads the log ─► Topic ─► Follow (subscribe, replay, then live)
+//! NOTIFY from others ───────┼─► tailer gives places or reads ─► Topic ─► Follow (subscribe, replay, then live)
 //! slow poll ────────────────┘
 //! ```
 //!
@@ -22,7 +22,10 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,12 +35,13 @@ use entity::{
     id::{AgentId, AuctionId, ChannelId, DelegationId, Id, TaskId, UserId},
     time::Timestamp,
 };
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Iterable, Statement, TransactionTrait, Value};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Iterable, QueryResult, Statement, TransactionTrait, Value};
 use tokio::{
     sync::{Notify, broadcast},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Notice, Store};
 use crate::{
@@ -56,7 +60,7 @@ const POLL: Duration = Duration::from_millis(500);
 /// Lines that retention takes out in one go.
 const FORGOTTEN: u64 = 500;
 /// Lines that are given their place in one go.
-const PLACED: u64 = 1_000;
+const PLACED: usize = 1_000;
 /// The key of the advisory lock under which PostgreSQL's lines are given their place.
 const PLACE_LOCK: i64 = 0x7a65_726f_6c6f_6773;
 /// The channel of PostgreSQL notifications between instances.
@@ -171,7 +175,7 @@ impl Topic {
 
     /// The condition of the topic in SQL, with its values appended to `values`.
     fn condition(self, values: &mut Vec<Value>, backend: DbBackend) -> String {
-        let mut bind = |uuid: uuid::Uuid| bound(uuid, values, backend);
+        let mut bind = |uuid: Uuid| bound(uuid, values, backend);
         match self {
             Self::Auction(id) => format!("auction_id = {}", bind(id.uuid())),
             Self::Task(id) => format!("task_id = {}", bind(id.uuid())),
@@ -227,7 +231,7 @@ fn is_public() -> String {
 }
 
 /// The placeholder of a value that is appended to `values`.
-fn bound(uuid: uuid::Uuid, values: &mut Vec<Value>, backend: DbBackend) -> String {
+fn bound(uuid: Uuid, values: &mut Vec<Value>, backend: DbBackend) -> String {
     values.push(uuid.into());
     placeholder(backend, values.len())
 }
@@ -241,11 +245,25 @@ fn placeholder(backend: DbBackend, number: usize) -> String {
     if backend == DbBackend::Sqlite { "?".to_owned() } else { format!("${number}") }
 }
 
+/// The columns of a line but for its place.
+const LINE: &str = "events.id, events.kind, events.auction_id, events.task_id, events.channel_id, events.delegation_id, \
+                    events.agent_id, events.payer_id, events.owner_id, events.actor_id, events.payload, events.occurred_at";
+
+/// The line of a row that has those and its place.
+fn line_of(row: &QueryResult) -> Result<Line> {
+    let event = event::Model::from_query_result(row, "")?;
+    Ok(Line { cursor: Cursor(row.try_get("", "place")?), event })
+}
+
 /// The live feed of one process.
 #[derive(Debug)]
 pub(super) struct Hub {
     state: Mutex<State>,
     wake: Notify,
+    /// Whether units of work of this process were committed since lines were last given their places.
+    news: AtomicBool,
+    /// By which a process knows its own notifications.
+    own: Uuid,
 }
 
 #[derive(Debug, Default)]
@@ -264,17 +282,28 @@ impl State {
 }
 
 impl Hub {
-    pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), wake: Notify::new() }
+    pub(super) fn new(own: Uuid) -> Self {
+        Self { state: Mutex::default(), wake: Notify::new(), news: AtomicBool::new(false), own }
     }
 
     /// Says that there are new lines.
     pub(super) fn committed(&self) {
+        self.news.store(true, Ordering::Release);
         self.wake.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells lines if they are those that come next, and says whether they are.
+    fn route_next(&self, lines: Vec<Line>) -> bool {
+        let next = self.state().position.0.checked_add(1);
+        let come_next = lines.first().is_some_and(|line| Some(line.cursor.0) == next);
+        if come_next {
+            self.route(lines);
+        }
+        come_next
     }
 
     fn route(&self, lines: Vec<Line>) {
@@ -421,17 +450,11 @@ impl Store {
         }
         conditions.extend(reader.condition(&mut values, backend));
         let sql = format!(
-            "SELECT {place} AS place, id, kind, auction_id, task_id, channel_id, delegation_id, agent_id, payer_id, owner_id, \
-             actor_id, payload, occurred_at FROM events WHERE {} ORDER BY {place} LIMIT {limit}",
+            "SELECT {place} AS place, {LINE} FROM events WHERE {} ORDER BY {place} LIMIT {limit}",
             conditions.join(" AND "),
         );
         let rows = self.read().query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
-        rows.iter()
-            .map(|row| {
-                let event = event::Model::from_query_result(row, "")?;
-                Ok(Line { cursor: Cursor(row.try_get("", "place")?), event })
-            })
-            .collect()
+        rows.iter().map(line_of).collect()
     }
 
     /// Takes the oldest lines out that happened before an instant, in the order of the log, so that what is kept has no gap. The
@@ -487,40 +510,52 @@ impl Store {
 
     /// Gives every committed line on PostgreSQL that has none its place, and wakes the tailers of all instances if there was one:
     /// whoever gives the places tells, for nobody else will find them without.
+    async fn give_places(&self) -> Result<()> {
+        let mut more = self.lacks_places().await?;
+        while more {
+            let placed = self.place_some().await?.len();
+            if placed > 0 {
+                self.0.hub.wake.notify_one();
+            }
+            more = placed == PLACED;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a line without a place.
+    async fn lacks_places(&self) -> Result<bool> {
+        if self.0.backend == DbBackend::Sqlite {
+            return Ok(false);
+        }
+        let waiting = "SELECT id FROM events WHERE place IS NULL ORDER BY id LIMIT 1";
+        Ok(self.0.writer.query_one_raw(Statement::from_string(self.0.backend, waiting)).await?.is_some())
+    }
+
+    /// Gives the next lines their places, [`PLACED`] at most, and wakes the tailers of other instances. Answers the lines in order.
     #[expect(
         clippy::disallowed_methods,
         reason = "the log is the store's own, and this is no unit of work of the market"
     )]
-    async fn give_places(&self) -> Result<()> {
-        if self.0.backend == DbBackend::Sqlite {
-            return Ok(());
-        }
+    async fn place_some(&self) -> Result<Vec<Line>> {
         let statement = |sql: String| Statement::from_string(self.0.backend, sql);
-        let waiting = statement("SELECT id FROM events WHERE place IS NULL ORDER BY id LIMIT 1".to_owned());
-        if self.0.writer.query_one_raw(waiting).await?.is_none() {
-            return Ok(());
+        let tx = self.0.writer.begin().await?;
+        tx.execute_raw(statement(format!("SELECT pg_advisory_xact_lock({PLACE_LOCK})"))).await?;
+        // A statement of its own sees whatever was committed before the lock was got.
+        let rows = tx
+            .query_all_raw(statement(format!(
+                "UPDATE events SET place = numbered.place FROM (SELECT id, \
+                 (SELECT COALESCE(MAX(place), 0) FROM events) + ROW_NUMBER() OVER (ORDER BY id) AS place \
+                 FROM (SELECT id FROM events WHERE place IS NULL ORDER BY id LIMIT {PLACED}) fresh) numbered \
+                 WHERE events.id = numbered.id RETURNING events.place, {LINE}"
+            )))
+            .await?;
+        tx.commit().await?;
+        let mut placed = rows.iter().map(line_of).collect::<Result<Vec<_>>>()?;
+        placed.sort_unstable_by_key(|line| line.cursor);
+        if !placed.is_empty() {
+            self.notify_others().await;
         }
-        loop {
-            let tx = self.0.writer.begin().await?;
-            tx.execute_raw(statement(format!("SELECT pg_advisory_xact_lock({PLACE_LOCK})"))).await?;
-            // A statement of its own sees whatever was committed before the lock was got.
-            let placed = tx
-                .execute_raw(statement(format!(
-                    "UPDATE events SET place = numbered.place FROM (SELECT id, \
-                     (SELECT COALESCE(MAX(place), 0) FROM events) + ROW_NUMBER() OVER (ORDER BY id) AS place \
-                     FROM (SELECT id FROM events WHERE place IS NULL ORDER BY id LIMIT {PLACED}) fresh) numbered \
-                     WHERE events.id = numbered.id"
-                )))
-                .await?
-                .rows_affected();
-            tx.commit().await?;
-            if placed > 0 {
-                self.notify_others().await;
-            }
-            if placed < PLACED {
-                return Ok(());
-            }
-        }
+        Ok(placed)
     }
 
     /// Reads the log for all subscriptions of this process until `stop`, then ends them. One such task runs in a process.
@@ -554,7 +589,9 @@ impl Store {
     }
 
     async fn pump(&self) -> Result<()> {
-        self.give_places().await?;
+        if self.pump_placed().await? {
+            return Ok(());
+        }
         loop {
             let position = self.0.hub.state().position;
             let lines = self.placed_lines(Reader::Everything, None, Some(position), PAGE).await?;
@@ -565,13 +602,30 @@ impl Store {
         }
     }
 
-    /// Wakes the tailers of other instances. Sent outside of units of work, because a notification inside a transaction makes
-    /// every commit of the database wait its turn.
-    async fn notify_others(&self) {
-        if self.0.backend == DbBackend::Sqlite {
-            return;
+    /// Gives lines their places and tells them, without reading them again. Says whether all have been told that have a place.
+    async fn pump_placed(&self) -> Result<bool> {
+        let news = self.0.hub.news.swap(false, Ordering::AcqRel) && self.0.backend != DbBackend::Sqlite;
+        if !news && !self.lacks_places().await? {
+            return Ok(false);
         }
-        if let Err(error) = self.0.writer.execute_unprepared(&format!("NOTIFY {CHANNEL}")).await {
+        loop {
+            let placed = self.place_some().await.inspect_err(|_| self.0.hub.news.store(true, Ordering::Release))?;
+            let more = placed.len() == PLACED;
+            // Somebody else may have given places that come before these, or these.
+            if !self.0.hub.route_next(placed) {
+                return Ok(false);
+            }
+            if !more {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Wakes the tailers of other instances. Sent outside of units of work, because a notification inside a transaction makes
+    /// every commit of the database wait its turn, and without waiting for the disk, because there is nothing to keep.
+    async fn notify_others(&self) {
+        let sql = format!("SET LOCAL synchronous_commit TO OFF; NOTIFY {CHANNEL}, '{}'", self.0.hub.own);
+        if let Err(error) = self.0.writer.execute_unprepared(&sql).await {
             tracing::warn!(%error, "other instances could not be notified; they will poll");
         }
     }
@@ -604,8 +658,11 @@ impl Store {
         let pool = self.0.writer.get_postgres_connection_pool();
         let mut listener = sqlx::postgres::PgListener::connect_with(pool).await.map_err(Error::internal)?;
         listener.listen(CHANNEL).await.map_err(Error::internal)?;
-        while listener.try_recv().await.map_err(Error::internal)?.is_some() {
-            self.0.hub.wake.notify_one();
+        let own = self.0.hub.own.to_string();
+        while let Some(notification) = listener.try_recv().await.map_err(Error::internal)? {
+            if notification.payload() != own {
+                self.0.hub.wake.notify_one();
+            }
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ mod once;
 mod outage;
 mod queue;
 mod replica;
+mod rows;
 mod schema;
 mod work;
 
@@ -38,9 +39,9 @@ use sea_orm::{
     AccessMode,
     ActiveValue::Set,
     ColumnTrait, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait, IsolationLevel,
-    SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
-    Value,
-    sea_query::{Expr, OnConflict},
+    QuerySelect, QueryTrait, Select, SqliteTransactionMode, SqlxPostgresConnector, SqlxSqliteConnector, Statement,
+    TransactionOptions, TransactionTrait, Value,
+    sea_query::{Expr, OnConflict, UnionType},
 };
 use sqlx::{
     Connection, Executor, SqliteConnection,
@@ -58,8 +59,9 @@ pub use keep::Aged;
 pub use keys::MissingKey;
 pub use once::{Answer, Once, OnceRefused, answered, keep};
 pub use outage::is_outage;
-pub use queue::Queue;
+pub use queue::{Queue, Sizes};
 pub use replica::{Following, MAX_LAG};
+pub(crate) use rows::insert_all;
 pub use schema::{Difference, SchemaRefused};
 pub use work::{Work, derived_uuid, first_id};
 
@@ -87,6 +89,18 @@ pub(crate) fn padded<T: Clone>(members: impl IntoIterator<Item = T>) -> Vec<T> {
         members.resize(members.len().next_power_of_two(), last);
     }
     members
+}
+
+/// What each of some selections finds, as one statement; nothing when there are none. The database answers each by itself. Of
+/// conditions joined by OR it would take out what they have in common, such as the user, and read all that there is of that.
+pub(crate) fn each<E: EntityTrait>(selections: impl IntoIterator<Item = Select<E>>) -> Option<Select<E>> {
+    let mut selections = selections.into_iter();
+    let mut all = selections.next()?;
+    for selection in selections {
+        // Distinct, because the list may have been padded.
+        QuerySelect::query(&mut all).union(UnionType::Distinct, selection.into_query());
+    }
+    Some(all)
 }
 
 /// That a column has a value which stands in the text of the statement. An index over a part of a table serves only a statement whose
@@ -160,7 +174,8 @@ impl Store {
         }
         let replica = replica::Replica::open(storage, &statements)?;
         let backend = writer.get_database_backend();
-        let hub = events::Hub::new();
+        // Of the system, because the name of a process must be its own whatever else is repeatable.
+        let hub = events::Hub::new(Entropy::system().uuid(clock.now()));
         let patience = storage.acquire_timeout.saturating_mul(WRITER_PATIENCE);
         let line = (backend == DbBackend::Sqlite).then(|| group::Line::new(patience));
         let (instance, on_commit, on_notice) = (OnceLock::new(), OnceLock::new(), OnceLock::new());

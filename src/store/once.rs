@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use tracing::{Instrument, Span};
 
-use super::{Notice, Store, Work, ended, failpoint, padded, unit_of_work};
+use super::{Notice, Store, Work, each, ended, failpoint, insert_all, padded, unit_of_work};
 use crate::{
     caller::Caller,
     error::{Error, Refusal, Result, refusals},
@@ -174,10 +174,12 @@ pub async fn answered<T: DeserializeOwned>(
     work: &Work,
     intents: &[(UserId, &Once)],
 ) -> Result<Vec<Option<Result<Answer<T>>>>> {
-    // The whole key of each, so that the database looks each up: of three lists it takes the first two and reads all that a user has.
-    let any =
-        padded(intents.iter().copied()).into_iter().fold(Condition::any(), |any, (user, once)| any.add(is(user, once)));
-    let records = idempotency::Entity::find().filter(any).all(work.tx()).await?;
+    let wanted = padded(intents.iter().copied());
+    let wanted = wanted.into_iter().map(|(user, once)| idempotency::Entity::find().filter(is(user, once)));
+    let records = match each(wanted) {
+        Some(select) => select.all(work.tx()).await?,
+        None => Vec::new(),
+    };
     let records: HashMap<_, _> =
         records.iter().map(|it| ((it.user_id, it.operation.as_str(), it.key.as_str()), it)).collect();
     let known = |(user, once): &(UserId, &Once)| records.get(&(*user, once.operation, once.key.as_str())).copied();
@@ -194,8 +196,8 @@ pub async fn keep<T: Serialize>(
     }
     let rows = answers.iter().map(|(user, once, outcome)| record(*user, once, outcome, work));
     let rows = rows.collect::<Result<Vec<_>>>()?;
-    match idempotency::Entity::insert_many(rows).exec_without_returning(work.tx()).await {
-        Ok(_) => Ok(true),
+    match insert_all(work.tx(), rows).await {
+        Ok(()) => Ok(true),
         Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(false),
         Err(error) => Err(error.into()),
     }

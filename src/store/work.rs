@@ -10,17 +10,18 @@ use std::{
 
 use entity::{
     account, event,
-    id::{AccountId, Id, TaskId, UserId},
+    id::{AccountId, Id, UserId},
     time::Timestamp,
 };
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, ExprTrait, FromQueryResult, Iterable,
-    sea_query::{Expr, Func, Order, Query},
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExprTrait, FromQueryResult, Iden, Iterable, Statement,
+    Value,
+    sea_query::{Expr, Func, InsertStatement, Order, Query},
 };
 use tracing::Span;
 use uuid::{Builder, Uuid};
 
-use super::{Event, Instance, Notice, Store, failpoint, group::Seat};
+use super::{Event, Instance, Notice, Store, failpoint, group::Seat, rows::Arrays};
 use crate::{
     caller::Caller,
     config::Terms,
@@ -139,29 +140,12 @@ impl Work {
             return Ok(Vec::new());
         }
         let now = self.now();
-        let mut insert = Query::insert();
-        insert.into_table(event::Entity).columns(event::Column::iter().skip(1)).returning_all();
-        for (actor_id, event) in self.events.drain(..) {
-            let occurred_at = match event.task_id {
-                Some(task) => Func::greatest([Expr::val(now), newest_line(task)]).into(),
-                None => Expr::val(now),
-            };
-            let values = [
-                Expr::val(event.kind),
-                Expr::val(event.auction_id),
-                Expr::val(event.task_id),
-                Expr::val(event.channel_id),
-                Expr::val(event.delegation_id),
-                Expr::val(event.agent_id),
-                Expr::val(event.payer_id),
-                Expr::val(event.owner_id),
-                Expr::val(actor_id),
-                Expr::val(event.payload),
-                occurred_at,
-            ];
-            insert.values(values).map_err(Error::internal)?;
-        }
-        let rows = self.tx.query_all(&insert).await?;
+        let lines: Vec<[Value; 11]> = self.events.drain(..).map(|(actor, event)| cells(actor, event, now)).collect();
+        let rows = if self.tx.get_database_backend() == DbBackend::Sqlite {
+            self.tx.query_all(&insert_events(lines)?).await?
+        } else {
+            self.tx.query_all_raw(insert_arrays(&lines)?).await?
+        };
         Ok(rows.iter().map(|row| event::Model::from_query_result(row, "")).collect::<std::result::Result<_, _>>()?)
     }
 
@@ -253,8 +237,59 @@ fn remember(store: &Store, events: &[event::Model], span: &Span) {
     }
 }
 
+/// The columns of a line but for its number, which the database gives.
+fn line_columns() -> impl Iterator<Item = event::Column> {
+    event::Column::iter().skip(1)
+}
+
+/// The cells of a line in the order of [`line_columns`].
+fn cells(actor: Option<UserId>, event: Event, now: Timestamp) -> [Value; 11] {
+    [
+        event.kind.into(),
+        event.auction_id.into(),
+        event.task_id.into(),
+        event.channel_id.into(),
+        event.delegation_id.into(),
+        event.agent_id.into(),
+        event.payer_id.into(),
+        event.owner_id.into(),
+        actor.into(),
+        event.payload.into(),
+        now.into(),
+    ]
+}
+
+fn insert_events(lines: Vec<[Value; 11]>) -> Result<InsertStatement> {
+    let mut insert = Query::insert();
+    insert.into_table(event::Entity).columns(line_columns()).returning_all();
+    for line in lines {
+        let [kind, auction, task, channel, delegation, agent, payer, owner, actor, payload, now] = line.map(Expr::val);
+        let occurred_at = Func::greatest([now, newest_line(task.clone())]).into();
+        let cells = [kind, auction, task, channel, delegation, agent, payer, owner, actor, payload, occurred_at];
+        insert.values(cells).map_err(Error::internal)?;
+    }
+    Ok(insert)
+}
+
+/// The same for PostgreSQL, in one text for any number of lines.
+fn insert_arrays(lines: &[[Value; 11]]) -> Result<Statement> {
+    let mut arrays = Arrays::default();
+    for (place, column) in line_columns().enumerate() {
+        let column_of =
+            |line: &[Value; 11]| line.get(place).cloned().ok_or_else(|| DbErr::Type("too short".to_owned()));
+        arrays.add(&column.to_string(), lines.iter().map(column_of))?;
+    }
+    let Arrays { names, unnested, values } = arrays;
+    let given = names.trim_end_matches(r#""occurred_at""#);
+    let text = format!(
+        "INSERT INTO events ({names}) SELECT {given} GREATEST(occurred_at, COALESCE((SELECT e.occurred_at FROM events AS e \
+         WHERE e.task_id = line.task_id ORDER BY e.id DESC LIMIT 1), 0)) FROM (SELECT {unnested}) AS line RETURNING *"
+    );
+    Ok(Statement::from_sql_and_values(DbBackend::Postgres, text, values))
+}
+
 /// The instant of the newest line about a task, or the beginning of time.
-fn newest_line(task: TaskId) -> Expr {
+fn newest_line(task: Expr) -> Expr {
     let newest = Query::select()
         .column(event::Column::OccurredAt)
         .from(event::Entity)

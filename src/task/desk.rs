@@ -4,7 +4,7 @@
 //! once. Each is admitted or refused by itself and remembered under its own idempotency key. If a unit of work fails as a whole,
 //! each of its bids is tried alone.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use entity::{
     bid,
@@ -18,13 +18,11 @@ use crate::{
     auction::{NewBid, together},
     caller::{Caller, Scope},
     error::{Error, Refusal, Result},
-    store::{self, Answer, Once, Queue, Store, Work},
+    store::{self, Answer, Once, Queue, Sizes, Store, Work},
 };
 
-/// Bids that are written together at most.
-const MOST: usize = 64;
-/// Units of work of the desk at the same time.
-const CLERKS: usize = 2;
+/// How bids are written together.
+const SIZES: Sizes = Sizes { clerks: 2, crowd: 8, most: 64, slow: Duration::from_millis(25) };
 
 /// The desk. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -63,7 +61,7 @@ impl Desk {
     /// The desk over a database. Its clerks are on the tracker.
     #[must_use]
     pub fn new(store: Store, tracker: TaskTracker) -> Self {
-        let queue = Queue::new(tracker.clone(), CLERKS, MOST);
+        let queue = Queue::new(tracker.clone(), SIZES);
         Self { store, tracker, queue }
     }
 

@@ -36,7 +36,7 @@ def pattern(shown):
             parts.append(PATTERNS[index][1])
             continue
         if index == 0:
-            expression = re.escape(found.group("shortkind") or "") + r"[\w.\-]+" + (r"[\w+/=]*" if found.group("shortkind") == "whsec_" else "")
+            expression = re.escape(found.group("shortkind") or "") + (r"[\w+/=]+" if found.group("shortkind") == "whsec_" else r"[\w.\-]+")
         elif found.group("kind"):
             expression = re.escape(found.group("kind")) + "_[0-9a-z]{26}"
         else:

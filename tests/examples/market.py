@@ -35,15 +35,15 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
 
-    def start(self):
+    def start(self, patience=60):
         command = [PROGRAM, "serve", "--host", "127.0.0.1", "--port", str(self.port), "--data", str(self.folder / "data"), *self.settings]
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(command, env=environment(ZEROSTATE_ADMIN_EMAIL=ADMIN, ZEROSTATE_ADMIN_PASSWORD=PASSWORD,
                                                                      RUST_LOG="warn"), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        until = time.monotonic() + 60
+        until = time.monotonic() + patience
         while True:
             try:
-                with HTTP.open(self.url + "/ready", timeout=5) as answer:
+                with HTTP.open(self.url + "/ready", timeout=patience) as answer:
                     if answer.status == 200:
                         return
             except (urllib.error.URLError, OSError):

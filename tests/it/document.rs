@@ -648,7 +648,7 @@ async fn an_award_takes_as_many_statements_with_many_bids_as_with_few() {
     let mut costs = Vec::new();
     for rivals in [&rivals[..0], &rivals[..]] {
         let mut least = u64::MAX;
-        for _ in 0..4 {
+        for _ in 0..8 {
             let auction = ada.open(json!({ "awardMode": "MANUAL", "startTimeout": "P7D" })).await;
             for agent in rivals.iter().chain([bobs]) {
                 bob.bid(&auction, *agent, "5").await;

@@ -32,6 +32,10 @@ const LISTED: &[(&str, &str)] = &[
         "m20261123_000020_index_pairs: bids: index bids_by_bidder",
         "the release before asks for the bids of a bidder only within one auction, for which there are other indexes",
     ),
+    (
+        "m20261123_000021_index_queue: executions: index executions_by_task",
+        "an index by task and id takes its place, which serves every question that the release before asks of it",
+    ),
 ];
 
 async fn store(url: &str) -> Store {
