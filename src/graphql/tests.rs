@@ -42,7 +42,6 @@ impl World {
         config.auth.argon2 = (8, 1, 1);
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
         let app = App::open(config, clock.clone(), Entropy::seeded(7)).await.unwrap();
-        app.feed();
         let mut people = Vec::new();
         for (name, role) in [("admin", Role::Admin), ("alice", Role::User), ("bob", Role::User)] {
             let password_hash = app.auth().hash("correct horse battery").await.unwrap();
@@ -406,6 +405,7 @@ async fn an_intent_is_done_once_and_refusals_are_data() {
 #[tokio::test]
 async fn a_stream_resumes_where_it_stopped_and_ends_with_its_auction() {
     let world = World::new().await;
+    world.app.feed();
     world.fund(&world.alice, 100).await;
     let agent = world.agent(&world.bob, "bidder").await;
     let auction = world.auction(&world.alice, "live", "OPEN").await;
